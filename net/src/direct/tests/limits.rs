@@ -1,0 +1,218 @@
+//! What a stack holds, and what work it does, is bounded.
+
+use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber};
+
+use super::peer::{Peer, segment};
+use super::*;
+
+#[test]
+fn work_per_request_does_not_depend_on_idle_connections() {
+    let polls_with = |idle: usize| {
+        simulate(1, async move {
+            let switch = Switch::new();
+            let mut settings = config(SERVER);
+            settings.set_tcp_buffer((2048, 2048));
+            let server = stack(&switch, settings.clone());
+            let client = stack(&switch, Config { ipv4: Ipv4Cidr { address: CLIENT, prefix_length: 24 }, ..settings });
+            serve_echo(&server, 7);
+            let mut connections = Vec::new();
+            for _ in 0..idle {
+                connections.push(client.connect(at(7)).await.unwrap());
+            }
+            let mut stream = client.connect(at(7)).await.unwrap();
+            let mut buffer = [0; 64];
+            stream.write_all(b"first").await.unwrap();
+            stream.read(&mut buffer).await.unwrap();
+            let before = server.statistics();
+            for _ in 0..1000 {
+                stream.write_all(b"request").await.unwrap();
+                stream.read(&mut buffer).await.unwrap();
+            }
+            let after = server.statistics();
+            assert_eq!(after.connections, idle + 1);
+            (after.flow_polls - before.flow_polls, after.frames_received - before.frames_received, after.frames_sent - before.frames_sent)
+        })
+    };
+    let alone = polls_with(0);
+    assert_eq!(alone, (2000, 1000, 1000));
+    assert_eq!(polls_with(1500), alone);
+}
+
+#[test]
+fn a_flood_of_requests_is_bounded_and_does_not_lock_others_out() {
+    simulate(1, async {
+        let (switch, server, client) = network();
+        serve_echo(&server, 7);
+        client.connect(at(7)).await.unwrap();
+        let limit = server.0.with(|engine| engine.config.half_open);
+        let mut peer = Peer::new(&switch, 1).await;
+        for number in 0..20_000_u32 {
+            let source = Ipv4Addr::from_bits(Ipv4Addr::new(172, 16, 0, 0).to_bits() + number);
+            let frame = peer.tcp_frame(source, &segment(1024, 7, TcpControl::Syn, number, None));
+            peer.device.send(&frame);
+            if number % 100 == 0 {
+                fogbow::task::yield_now().await;
+                fogbow::task::yield_now().await;
+                fogbow::task::yield_now().await;
+                assert!(server.statistics().handshakes <= limit);
+            }
+            if number % 5000 == 4999 {
+                let started = time::now();
+                let mut stream = client.connect(at(7)).await.unwrap();
+                stream.write_all(b"still served").await.unwrap();
+                assert_eq!(stream.read(&mut [0; 64]).await, Ok(12));
+                assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
+            }
+        }
+        assert!(server.statistics().requests_dropped > 15_000);
+        // What is left of it goes away.
+        time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(server.statistics().handshakes, 0);
+        assert_eq!(server.statistics().connections, 0);
+    });
+}
+
+#[test]
+fn nothing_is_allocated_for_a_request_with_a_wrong_checksum() {
+    simulate(1, async {
+        let (switch, server, _client) = network();
+        let _listener = server.listen(7).unwrap();
+        let mut peer = Peer::new(&switch, 1).await;
+        let good = peer.tcp_frame(peer.address, &segment(1024, 7, TcpControl::Syn, 1, None));
+        for (offset, name) in [(14 + 10, "IP checksum"), (34 + 16, "TCP checksum"), (34 + 4, "sequence number")] {
+            let mut bad = good.clone();
+            bad[offset] ^= 1;
+            peer.device.send(&bad);
+            assert_eq!(peer.seen().await, [], "{name}");
+            assert_eq!(server.statistics().connections, 0, "{name}");
+        }
+        peer.device.send(&good);
+        assert_eq!(peer.seen().await.len(), 1);
+    });
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_for_a_place() {
+    simulate(1, async {
+        let switch = Switch::new();
+        let mut settings = config(SERVER);
+        settings.set_max_connections(3);
+        settings.half_open = 3;
+        let server = stack(&switch, settings);
+        let client = stack(&switch, config(CLIENT));
+        serve_echo(&server, 7);
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            streams.push(client.connect(at(7)).await.unwrap());
+        }
+        let late = spawn(async move { client.connect(at(7)).await });
+        settle().await;
+        assert!(!late.is_finished());
+        assert_eq!(server.statistics().connections, 3);
+        streams.pop();
+        assert!(late.await.is_ok());
+    });
+}
+
+#[test]
+fn buffers_shrink_as_memory_runs_out() {
+    simulate(1, async {
+        let switch = Switch::new();
+        let mut settings = config(SERVER);
+        settings.tcp_memory = 16 * 1024 * 1024;
+        settings.set_tcp_buffer((4096, 256 * 1024));
+        let most = settings.max_connections;
+        let server = stack(&switch, settings);
+        let mut settings = config(CLIENT);
+        settings.set_tcp_buffer((2048, 2048));
+        let client = stack(&switch, settings);
+        let mut listener = server.listen(7).unwrap();
+        let mut held = Vec::new();
+        let (mut first, mut last) = (None, None);
+        for _ in 0..most {
+            let Ok(connected) = client.connect(at(7)).await else { break };
+            let accepted = listener.accept().await.unwrap();
+            last = server.0.with(|engine| engine.flows.iter().next_back().and_then(|(_, flow)| flow.tcp_state()).map(|flow| flow.buffer));
+            first = first.or(last);
+            held.push((connected, accepted));
+            assert!(server.statistics().tcp_memory <= 16 * 1024 * 1024);
+        }
+        assert_eq!((first, last), (Some(65536), Some(4096)));
+        assert!(held.len() > 300, "{}", held.len());
+    });
+}
+
+#[test]
+fn a_closed_connection_is_only_a_record_that_answers_and_gives_way() {
+    simulate(1, async {
+        let (switch, server, _client) = network();
+        let mut listener = server.listen(7).unwrap();
+        let mut peer = Peer::new(&switch, 1).await;
+        let next = peer.open(1024, 7).await;
+        drop(listener.accept().await.unwrap());
+        let seen = peer.seen().await;
+        assert_eq!((seen.len(), seen[0].control), (1, TcpControl::Fin));
+        let fin = segment(1024, 7, TcpControl::Fin, 1001, Some(next + 1));
+        peer.send(&fin);
+        let acknowledgement = peer.seen().await;
+        assert_eq!((acknowledgement.len(), acknowledgement[0].acknowledged), (1, Some(TcpSeqNumber(1002))));
+        let held = |server: &Direct| (server.statistics().connections, server.statistics().reserved);
+        assert_eq!(held(&server), (0, 1));
+
+        // The peer has not seen the acknowledgement, and repeats its FIN.
+        peer.send(&fin);
+        assert_eq!(peer.seen().await, acknowledgement);
+        // A reset does not end the wait, an old request is not answered.
+        peer.send(&segment(1024, 7, TcpControl::Rst, 1002, None));
+        peer.send(&segment(1024, 7, TcpControl::Syn, 900, None));
+        assert_eq!(peer.seen().await, []);
+        assert_eq!(held(&server), (0, 1));
+        // A new connection takes its place.
+        peer.send(&segment(1024, 7, TcpControl::Syn, 5000, None));
+        assert_eq!(peer.seen().await[0].acknowledged, Some(TcpSeqNumber(5001)));
+        assert_eq!(held(&server).0, 1);
+    });
+}
+
+#[test]
+fn reserved_address_pairs_expire_and_are_bounded() {
+    simulate(1, async {
+        let switch = Switch::new();
+        let server = stack(&switch, Config { time_wait_records: 50, ..config(SERVER) });
+        let client = stack(&switch, config(CLIENT));
+        let mut listener = server.listen(7).unwrap();
+        for _ in 0..100 {
+            let mut stream = client.connect(at(7)).await.unwrap();
+            drop(listener.accept().await.unwrap());
+            assert_eq!(stream.read(&mut [0; 8]).await, Ok(0));
+        }
+        settle().await;
+        assert_eq!(server.statistics().reserved, 50);
+        assert_eq!(server.statistics().connections, 0);
+        time::sleep(Duration::from_secs(61)).await;
+        let _ = client.connect(at(7)).await.unwrap();
+        assert_eq!(server.statistics().reserved, 0);
+    });
+}
+
+#[test]
+fn a_handshake_that_is_not_completed_is_given_up() {
+    simulate(1, async {
+        let (switch, server, _client) = network();
+        let _listener = server.listen(7).unwrap();
+        let mut peer = Peer::new(&switch, 1).await;
+        peer.send(&segment(1024, 7, TcpControl::Syn, 1, None));
+        settle().await;
+        assert_eq!(server.statistics().handshakes, 1);
+        time::sleep(Duration::from_secs(11)).await;
+        assert_eq!((server.statistics().handshakes, server.statistics().connections), (0, 0));
+        // The first answer and its repetitions after 1, 3 and 7 seconds.
+        assert_eq!(peer.seen().await.len(), 4);
+        // A reset gives it up at once.
+        peer.send(&segment(1025, 7, TcpControl::Syn, 1, None));
+        settle().await;
+        peer.send(&TcpRepr { control: TcpControl::Rst, ..segment(1025, 7, TcpControl::Rst, 2, None) });
+        settle().await;
+        assert_eq!(server.statistics().connections, 0);
+    });
+}

@@ -1,0 +1,174 @@
+//! UDP as the application has it.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::poll_fn;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::task::{Context, Poll};
+
+use smoltcp::socket::udp::{self, SendError};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::IpAddress;
+
+use super::Handle;
+use super::engine::Engine;
+use super::flow::Flow;
+use super::neighbours::Datagram;
+use crate::stack::{BindError, UdpError, UdpSocket};
+
+/// What IP and UDP put before a datagram: RFC 791 without options, RFC 768.
+const HEADERS: usize = 20 + 8;
+
+/// How long what was sent by a socket that was dropped may wait for a neighbour: until that counts as absent, and a moment more.
+const CLOSING: Duration = Duration::from_secs(4);
+
+/// A UDP socket of a [`Direct`](super::Direct) stack. It also receives what is sent to the broadcast address.
+pub struct DirectUdpSocket {
+    handle: Handle,
+    id: u32,
+    port: u16,
+}
+
+impl DirectUdpSocket {
+    pub(super) fn bind(handle: Handle, port: u16) -> Result<Self, BindError> {
+        let (id, port) = handle.with(|engine| engine.bind(port))?;
+        Ok(Self { handle, id, port })
+    }
+
+    fn poll_receive(&self, into: &mut [u8], context: &mut Context<'_>) -> Poll<Result<(usize, SocketAddr), UdpError>> {
+        self.handle.with(|engine| {
+            let Some((socket, _)) = engine.flow(self.id).and_then(Flow::udp) else { return Poll::Ready(Err(UdpError::Down)) };
+            let Ok((payload, from)) = socket.recv() else {
+                socket.register_recv_waker(context.waker());
+                return Poll::Pending;
+            };
+            let length = payload.len().min(into.len());
+            into[..length].copy_from_slice(&payload[..length]);
+            let IpAddress::Ipv4(address) = from.endpoint.addr;
+            Poll::Ready(Ok((length, SocketAddr::new(IpAddr::V4(address), from.endpoint.port))))
+        })
+    }
+
+    fn poll_send(&self, datagram: &[u8], to: (Ipv4Addr, u16), context: &mut Context<'_>) -> Poll<Result<(), UdpError>> {
+        self.handle.with(|engine| engine.send_datagram(self.id, datagram, to, context))
+    }
+}
+
+impl UdpSocket for DirectUdpSocket {
+    async fn receive_from(&self, into: &mut [u8]) -> Result<(usize, SocketAddr), UdpError> {
+        poll_fn(|context| self.poll_receive(into, context)).await
+    }
+
+    async fn send_to(&self, datagram: &[u8], to: SocketAddr) -> Result<(), UdpError> {
+        let SocketAddr::V4(to) = to else { return Err(UdpError::Unsupported) };
+        poll_fn(|context| self.poll_send(datagram, (*to.ip(), to.port()), context)).await
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for DirectUdpSocket {
+    fn drop(&mut self) {
+        self.handle.with(|engine| engine.unbind(self.id, self.port));
+    }
+}
+
+impl fmt::Debug for DirectUdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirectUdpSocket").field("port", &self.port).finish()
+    }
+}
+
+impl Engine {
+    fn bind(&mut self, port: u16) -> Result<(u32, u16), BindError> {
+        let port = match port {
+            0 => self.free_port(|engine, port| !engine.datagrams.contains_key(&port)).ok_or(BindError::Exhausted)?,
+            port if self.datagrams.contains_key(&port) => return Err(BindError::InUse),
+            port => port,
+        };
+        let id = self.flows.insert(Flow::new_udp(port, self.config.udp_buffer)) as u32;
+        self.datagrams.insert(port, id);
+        Ok((id, port))
+    }
+
+    /// Closes a socket: its port is free at once, and what was sent still goes out.
+    fn unbind(&mut self, id: u32, port: u16) {
+        self.datagrams.remove(&port);
+        if let Some((_, flow)) = self.flow(id).and_then(Flow::udp) {
+            flow.closing = true;
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Files a UDP flow under what has become of it.
+    pub(super) fn settle_datagrams(&mut self, id: u32, deadline: Option<Instant>) {
+        let now = self.now;
+        let Some((socket, flow)) = self.flow(id).and_then(Flow::udp) else { return };
+        if flow.closing {
+            let close_by = *flow.close_by.get_or_insert(now + CLOSING);
+            if now >= close_by || (flow.held == 0 && socket.send_queue() == 0) {
+                self.timers.remove(id);
+                self.flows.try_remove(id as usize);
+                return;
+            }
+            self.timers.at_latest(id, close_by);
+        }
+        if let Some(deadline) = deadline {
+            self.timers.at_latest(id, deadline);
+        }
+    }
+
+    fn send_datagram(&mut self, id: u32, datagram: &[u8], to: (Ipv4Addr, u16), context: &mut Context<'_>) -> Poll<Result<(), UdpError>> {
+        let (address, port) = to;
+        if datagram.len() + HEADERS > self.mtu {
+            return Poll::Ready(Err(UdpError::TooLong));
+        }
+        let to_all = address.is_broadcast() || address.is_multicast() || self.config.ipv4.broadcast() == Some(address);
+        if port == 0 || address.is_unspecified() || address == self.config.ipv4.address {
+            return Poll::Ready(Err(UdpError::Unreachable));
+        }
+        if !to_all {
+            let Some(neighbour) = self.next_hop(address) else { return Poll::Ready(Err(UdpError::Unreachable)) };
+            if !self.neighbours.is_known(neighbour, self.now) {
+                let datagram = Datagram { flow: id, to, payload: Vec::from(datagram) };
+                if self.neighbours.await_for_datagram(neighbour, datagram, self.now)
+                    && let Some((_, flow)) = self.flow(id).and_then(Flow::udp)
+                {
+                    flow.held += 1;
+                }
+                self.look_again();
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let Some((socket, _)) = self.flow(id).and_then(Flow::udp) else { return Poll::Ready(Err(UdpError::Down)) };
+        if datagram.len() > socket.payload_send_capacity() {
+            return Poll::Ready(Err(UdpError::TooLong));
+        }
+        match enqueue(socket, datagram, to) {
+            Err(SendError::BufferFull) => {
+                socket.register_send_waker(context.waker());
+                Poll::Pending
+            }
+            Err(SendError::Unaddressable) => Poll::Ready(Err(UdpError::Unreachable)),
+            Ok(()) => {
+                self.mark_dirty(id);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Sends a datagram whose next hop has become known. It is lost when the socket is full by now.
+    pub(super) fn enqueue_held(&mut self, held: &Datagram) {
+        if let Some((socket, flow)) = self.flow(held.flow).and_then(Flow::udp) {
+            flow.held = flow.held.saturating_sub(1);
+            let _ = enqueue(socket, &held.payload, held.to);
+            self.mark_dirty(held.flow);
+        }
+    }
+}
+
+fn enqueue(socket: &mut udp::Socket<'static>, datagram: &[u8], (address, port): (Ipv4Addr, u16)) -> Result<(), SendError> {
+    socket.send_slice(datagram, (IpAddress::Ipv4(address), port))
+}

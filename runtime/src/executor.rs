@@ -1,0 +1,266 @@
+//! The executor: one thread, a queue of ready tasks, a queue of timers, and one place that waits.
+//!
+//! A round runs every task that was ready when it began; tasks woken meanwhile belong to the next round. Between rounds timers fire and the
+//! platform looks at its devices: at every round when nothing else is ready, at every [`ROUNDS_PER_POLL`]th when tasks keep each other busy, so
+//! that neither side starves the other.
+
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use core::cell::RefCell;
+use core::future::Future;
+
+use async_task::Runnable;
+use spin::Mutex;
+
+use crate::arguments::Arguments;
+use crate::current;
+use crate::logs::Filter;
+use crate::platform::{Platform, Wait};
+use crate::random::Generator;
+use crate::task::Task;
+use crate::timers::TimerQueue;
+
+/// Busy rounds between two looks at clock and devices. Each look costs about one host call; eight keep that below a tenth of a round's work
+/// while a device waits no longer than eight rounds.
+const ROUNDS_PER_POLL: u32 = 8;
+
+/// All state of one running image.
+pub(crate) struct Runtime {
+    pub(crate) platform: Rc<dyn Platform>,
+    pub(crate) timers: RefCell<TimerQueue>,
+    pub(crate) arguments: Arguments,
+    pub(crate) log_filter: Filter,
+    pub(crate) random: RefCell<Option<Generator>>,
+    ready: Arc<ReadyQueue>,
+}
+
+impl Runtime {
+    pub(crate) fn new(platform: Rc<dyn Platform>, arguments: Arguments, log_filter: Filter) -> Rc<Self> {
+        Rc::new(Self {
+            platform,
+            timers: RefCell::new(TimerQueue::new()),
+            arguments,
+            log_filter,
+            random: RefCell::new(None),
+            ready: Arc::new(ReadyQueue(Mutex::new(VecDeque::new()))),
+        })
+    }
+
+    pub(crate) fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let ready = Arc::clone(&self.ready);
+        let (runnable, task) = new_task(future, move |runnable| ready.push(runnable));
+        runnable.schedule();
+        Task::new(task)
+    }
+
+    /// Runs `future` and all tasks that it spawns, until `future` ends. Tasks that are ready or asleep then are dropped; those that wait for a
+    /// device go with it.
+    pub(crate) fn block_on<F>(self: &Rc<Self>, future: F) -> F::Output
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let _entered = current::enter(Rc::clone(self));
+        let main = self.spawn(future);
+        let mut rounds_since_poll = 0;
+        while !main.is_finished() {
+            let more = self.run_round();
+            rounds_since_poll += 1;
+            if main.is_finished() {
+                break;
+            }
+            if !more || rounds_since_poll >= ROUNDS_PER_POLL {
+                rounds_since_poll = 0;
+                self.fire_timers();
+                self.platform.wait(self.next_wait());
+                self.fire_timers();
+            }
+        }
+        let output = embassy_futures::block_on(main);
+        // Dropping a task's last waker makes it ready once more, to be dropped with its future: timers first, then what that made ready.
+        let timers = self.timers.borrow_mut().take_all();
+        drop(timers);
+        self.ready.clear();
+        output
+    }
+
+    /// Runs the tasks that are ready now. True when tasks are ready again afterwards.
+    fn run_round(&self) -> bool {
+        for _ in 0..self.ready.len() {
+            match self.ready.pop() {
+                Some(runnable) => {
+                    runnable.run();
+                }
+                None => break,
+            }
+        }
+        self.ready.len() > 0
+    }
+
+    fn fire_timers(&self) {
+        if self.timers.borrow().is_empty() {
+            return;
+        }
+        let now = self.platform.monotonic();
+        loop {
+            // Not held across `wake`, which may drop a task that cancels a timer of its own.
+            let due = self.timers.borrow_mut().pop_due(now);
+            match due {
+                Some(waker) => waker.wake(),
+                None => break,
+            }
+        }
+    }
+
+    fn next_wait(&self) -> Wait {
+        if self.ready.len() > 0 {
+            return Wait::Poll;
+        }
+        match self.timers.borrow().next_deadline() {
+            Some(deadline) => Wait::Until(deadline),
+            None => Wait::Forever,
+        }
+    }
+}
+
+/// Tasks that are ready, first come first served. The lock makes it sound to call a waker anywhere; it is never contended.
+struct ReadyQueue(Mutex<VecDeque<Runnable>>);
+
+impl ReadyQueue {
+    fn push(&self, runnable: Runnable) {
+        self.0.lock().push_back(runnable);
+    }
+
+    fn pop(&self) -> Option<Runnable> {
+        self.0.lock().pop_front()
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Drops what is ready, one at a time: dropping a task may wake another.
+    fn clear(&self) {
+        while let Some(runnable) = self.pop() {
+            drop(runnable);
+        }
+    }
+}
+
+#[cfg(not(any(test, feature = "hosted")))]
+fn new_task<F, S>(future: F, schedule: S) -> (Runnable, async_task::Task<F::Output>)
+where
+    F: Future + 'static,
+    F::Output: 'static,
+    S: Fn(Runnable) + Send + Sync + 'static,
+{
+    // SAFETY: `future` and its output are 'static, `schedule` is Send, Sync and 'static; that the future need not be Send follows from the
+    // single thread of execution that every `Platform` promises without the feature `hosted`.
+    unsafe { async_task::spawn_unchecked(future, schedule) }
+}
+
+#[cfg(any(test, feature = "hosted"))]
+fn new_task<F, S>(future: F, schedule: S) -> (Runnable, async_task::Task<F::Output>)
+where
+    F: Future + 'static,
+    F::Output: 'static,
+    S: Fn(Runnable) + Send + Sync + 'static,
+{
+    async_task::spawn_local(future, schedule)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::rc::Rc;
+    use core::cell::{Cell, RefCell};
+    use core::time::Duration;
+    use std::vec::Vec;
+
+    use crate::simulation::Simulation;
+    use crate::task::yield_now;
+    use crate::{spawn, time};
+
+    #[test]
+    fn joins_a_spawned_task() {
+        assert_eq!(Simulation::new(1).block_on(async { spawn(async { 6 * 7 }).await }), 42);
+    }
+
+    #[test]
+    fn dropping_a_task_cancels_it_and_detaching_does_not() {
+        let (dropped, detached) = Simulation::new(1).block_on(async {
+            let dropped = Rc::new(Cell::new(false));
+            let detached = Rc::new(Cell::new(false));
+            let set = |flag: &Rc<Cell<bool>>| {
+                let flag = Rc::clone(flag);
+                async move {
+                    yield_now().await;
+                    flag.set(true);
+                }
+            };
+            drop(spawn(set(&dropped)));
+            spawn(set(&detached)).detach();
+            time::sleep(Duration::from_millis(1)).await;
+            (dropped.get(), detached.get())
+        });
+        assert!(!dropped);
+        assert!(detached);
+    }
+
+    #[test]
+    fn tasks_that_keep_each_other_busy_do_not_starve_timers() {
+        let simulation = Simulation::new(1);
+        // Each look at the clock moves it, so that time passes although nobody waits.
+        simulation.set_cost_of_poll(Duration::from_micros(1));
+        simulation.block_on(async {
+            let busy = spawn(async {
+                loop {
+                    yield_now().await;
+                }
+            });
+            time::sleep(Duration::from_millis(1)).await;
+            drop(busy);
+        });
+    }
+
+    #[test]
+    fn tasks_that_sleep_when_the_image_ends_are_dropped() {
+        let held = Rc::new(());
+        let task_holds = Rc::clone(&held);
+        Simulation::new(1).block_on(async move {
+            spawn(async move {
+                let _held = task_holds;
+                time::sleep(Duration::from_secs(1)).await;
+            })
+            .detach();
+            yield_now().await;
+        });
+        assert_eq!(Rc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn ready_tasks_run_in_the_order_they_became_ready() {
+        let order = Simulation::new(1).block_on(async {
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let tasks: Vec<_> = (0..10)
+                .map(|i| {
+                    let order = Rc::clone(&order);
+                    spawn(async move {
+                        order.borrow_mut().push(i);
+                        yield_now().await;
+                        order.borrow_mut().push(i + 10);
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await;
+            }
+            order.take()
+        });
+        assert_eq!(order, (0..20).collect::<Vec<_>>());
+    }
+}

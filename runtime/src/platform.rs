@@ -1,0 +1,78 @@
+//! The whole of what a target must supply.
+
+use crate::current;
+use crate::time::{Instant, WallTime};
+
+/// How long [`Platform::wait`] may block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: look at the devices and return.
+    Poll,
+    /// Until a device is ready, or until this instant at the latest. An instant in the past means [`Wait::Poll`].
+    Until(Instant),
+    /// Until a device is ready.
+    Forever,
+}
+
+/// Memory of the image, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All memory that the host gave to the image, its code included.
+    pub total: usize,
+    /// The part of it that the heap may use.
+    pub heap: usize,
+    /// Bytes of the heap that are allocated now.
+    pub used: usize,
+}
+
+/// How much memory the image has and how much of it is used; all zero where the target cannot tell.
+///
+/// # Panics
+/// When no runtime is running.
+#[must_use]
+pub fn memory() -> Memory {
+    current::with(|runtime| runtime.platform.memory())
+}
+
+/// The target can offer no entropy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntropyError;
+
+impl core::fmt::Display for EntropyError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("this target offers no source of entropy: give the machine RDRAND or a random device")
+    }
+}
+
+impl core::error::Error for EntropyError {}
+
+/// What a target supplies to the runtime. A new target is an implementation of this trait, its devices, its entry code and its linker script.
+///
+/// # Safety
+/// Without the crate's feature `hosted`, the runtime keeps its state in one place for the whole image. The implementor promises that then the
+/// image has one thread of execution, and that no interrupt or fault handler calls into the runtime.
+pub unsafe trait Platform {
+    /// The monotonic clock: nanoseconds since an arbitrary start, never going back.
+    fn monotonic(&self) -> Instant;
+
+    /// The wall clock: nanoseconds since 1970-01-01T00:00:00 UTC, as well as the host knows it.
+    fn wall(&self) -> WallTime;
+
+    /// Writes bytes to the console, all of them, in order.
+    fn write_console(&self, bytes: &[u8]);
+
+    /// Waits as `wait` says, then wakes the tasks that wait for the devices which became ready.
+    fn wait(&self, wait: Wait);
+
+    /// Fills `into` with fresh entropy of the target.
+    ///
+    /// # Errors
+    /// [`EntropyError`] when the target has none; the contents of `into` are then unspecified.
+    fn entropy(&self, into: &mut [u8]) -> Result<(), EntropyError>;
+
+    /// How much memory there is and how much is used.
+    fn memory(&self) -> Memory;
+
+    /// Ends the image at once with `status`.
+    fn exit(&self, status: u8) -> !;
+}

@@ -1,0 +1,68 @@
+//! Tasks: spawn, join, cancel, select.
+//!
+//! A task is a future that the executor runs beside others on the image's one thread. Futures need not be `Send`.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+use crate::current;
+
+pub use embassy_futures::join::{join, join_array, join3, join4};
+pub use embassy_futures::select::{Either, Either3, Either4, select, select_array, select3, select4};
+pub use embassy_futures::yield_now;
+
+/// Starts `future` as a task of its own. It runs when the caller next waits.
+///
+/// # Panics
+/// When no runtime is running.
+///
+/// ```
+/// # fogbow::simulation::Simulation::new(1).block_on(async {
+/// let answer = fogbow::spawn(async { 6 * 7 });
+/// assert_eq!(answer.await, 42);
+/// # });
+/// ```
+pub fn spawn<F>(future: F) -> Task<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    current::with(|runtime| runtime.spawn(future))
+}
+
+/// A handle to a spawned task: await it to join the task and take its output; drop it to cancel the task; [`detach`](Task::detach) it to let it
+/// run on alone.
+#[derive(Debug)]
+#[must_use = "dropping a task cancels it: await it, keep it, or detach it"]
+pub struct Task<T>(async_task::Task<T>);
+
+impl<T> Task<T> {
+    pub(crate) fn new(task: async_task::Task<T>) -> Self {
+        Self(task)
+    }
+
+    /// Lets the task run on until it ends by itself or the image ends.
+    pub fn detach(self) {
+        self.0.detach();
+    }
+
+    /// Cancels the task and waits until its future has been dropped. Gives the output if the task had ended before.
+    pub async fn cancel(self) -> Option<T> {
+        self.0.cancel().await
+    }
+
+    /// True when the task has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}

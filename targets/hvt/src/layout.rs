@@ -1,0 +1,268 @@
+//! Where everything lies in memory, as a pure function of the image and of what the tender says.
+//!
+//! From low to high: nothing; what the tender handed over (boot information, manifest, command line); nothing; the image's code and constants; a
+//! guard page; the stack, growing down towards it; the image's data; page tables; the heap up to the end of memory; and, beyond what the tender
+//! calls memory, the ring it shares with the image. The image's own part is as `image.ld` of `fogbow-solo5` lays it out.
+
+use core::fmt;
+use core::ops::Range;
+
+use fogbow_solo5::layout::MIN_HEAP;
+
+use crate::paging::{Access, LARGE_PAGE, PAGE, PageTables, PagingError, Table, tables_needed};
+
+/// Hypercalls carry addresses of 32 bits (`hvt_do_hypercall` in `hvt_abi.h`): no memory beyond them is used.
+const HIGHEST: u64 = 1 << 32;
+
+/// What the linker and the image's own statics say. All are addresses of pages, and all but the last ascend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    /// Where the image's code begins.
+    pub(crate) start: u64,
+    /// Where its code ends and its constants begin.
+    pub(crate) code_end: u64,
+    /// Where its constants end and the guard page under the stack begins.
+    pub(crate) guard: u64,
+    /// Where the guard page ends and the stack begins.
+    pub(crate) stack: u64,
+    /// Where the stack ends and the data begins.
+    pub(crate) stack_end: u64,
+    /// Where the data ends, the zeroed part included.
+    pub(crate) end: u64,
+    /// The page within the data that only ring 0 may touch.
+    pub(crate) ring0: u64,
+}
+
+/// What the tender says.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+    /// What the tender handed over, in bytes from any address to any other.
+    pub(crate) handed_over: Range<u64>,
+    /// The ring, which lies beyond the memory.
+    pub(crate) ring: Option<Range<u64>>,
+}
+
+/// Where everything lies: ranges of whole pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// What the tender handed over.
+    pub(crate) handed_over: Range<u64>,
+    /// Code.
+    pub(crate) code: Range<u64>,
+    /// Constants.
+    pub(crate) constants: Range<u64>,
+    /// The page that nothing may touch.
+    pub(crate) guard: Range<u64>,
+    /// The stack.
+    pub(crate) stack: Range<u64>,
+    /// Data, which [`ring0`](Self::ring0) is a part of.
+    pub(crate) data: Range<u64>,
+    /// The descriptors and the stack of ring 0.
+    pub(crate) ring0: Range<u64>,
+    /// Page tables.
+    pub(crate) tables: Range<u64>,
+    /// The heap, and the last page: see [`heap_end`](Self::heap_end).
+    pub(crate) heap: Range<u64>,
+    /// The shared ring.
+    pub(crate) ring: Option<Range<u64>>,
+}
+
+/// Why an image cannot run with what the tender gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LayoutError {
+    /// There is too little memory.
+    TooLittleMemory {
+        /// Bytes that there are.
+        given: u64,
+        /// Bytes that there must be at least.
+        needed: u64,
+    },
+    /// The tender's boot information, manifest or command line does not lie below the image.
+    BadHandover(Range<u64>),
+    /// The tender's ring does not lie beyond the memory, or not on whole pages.
+    BadRing(Range<u64>),
+}
+
+impl fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLittleMemory { given, needed } => {
+                let mebibytes = needed.div_ceil(LARGE_PAGE) * 2;
+                write!(f, "{given} bytes of memory are too few, give it {needed} or more: --mem={mebibytes}")
+            }
+            Self::BadHandover(Range { start, end }) => {
+                write!(f, "the tender put its boot information at {start:#x}..{end:#x}, where the image lies")
+            }
+            Self::BadRing(Range { start, end }) => {
+                write!(f, "the tender put its ring at {start:#x}..{end:#x}, which is not beyond the memory")
+            }
+        }
+    }
+}
+
+impl core::error::Error for LayoutError {}
+
+impl Layout {
+    /// Lays out an image.
+    ///
+    /// # Errors
+    /// [`LayoutError`] when it cannot be done with what the tender gave.
+    pub(crate) fn new(parts: &Parts, given: &Given) -> Result<Self, LayoutError> {
+        let handed_over = page_down(given.handed_over.start)..page_up(given.handed_over.end);
+        if handed_over.start < PAGE || handed_over.is_empty() || handed_over.end > parts.start {
+            return Err(LayoutError::BadHandover(given.handed_over.clone()));
+        }
+        let memory = page_down(given.memory.min(HIGHEST));
+        let ring = given.ring.clone().map(|ring| ring.start..page_up(ring.end));
+        if let Some(ring) = &ring
+            && (ring.start < memory || !ring.start.is_multiple_of(PAGE) || ring.is_empty() || ring.end > HIGHEST)
+        {
+            return Err(LayoutError::BadRing(ring.clone()));
+        }
+        let end = ring.as_ref().map_or(memory, |ring| ring.end);
+        // Two mappings reach beyond the place of the tables: the heap and the ring.
+        let tables = parts.end..parts.end + PAGE * tables_needed(parts.end + LARGE_PAGE, end, 2);
+        let needed = tables.end + MIN_HEAP as u64 + PAGE;
+        if memory < needed {
+            return Err(LayoutError::TooLittleMemory { given: given.memory, needed });
+        }
+        Ok(Self {
+            handed_over,
+            code: parts.start..parts.code_end,
+            constants: parts.code_end..parts.guard,
+            guard: parts.guard..parts.stack,
+            stack: parts.stack..parts.stack_end,
+            data: parts.stack_end..parts.end,
+            ring0: parts.ring0..parts.ring0 + PAGE,
+            heap: tables.end..memory,
+            tables,
+            ring,
+        })
+    }
+
+    /// Where the heap ends for the allocator: a page early, since tenders take a buffer that ends where memory ends for one that ends outside.
+    #[must_use]
+    pub(crate) const fn heap_end(&self) -> u64 {
+        self.heap.end - PAGE
+    }
+
+    /// Builds the page tables in `tables`, which are those that lie at [`tables`](Self::tables), and gives the root's address.
+    ///
+    /// # Errors
+    /// [`PagingError`] when parts overlap.
+    pub(crate) fn build_tables(&self, tables: &mut [Table]) -> Result<u64, PagingError> {
+        let mut page_tables = PageTables::new(tables, self.tables.start)?;
+        let ring = self.ring.clone().unwrap_or(0..0);
+        let parts = [
+            (self.handed_over.clone(), Access::Read),
+            (self.code.clone(), Access::ReadExecute),
+            (self.constants.clone(), Access::Read),
+            (self.stack.clone(), Access::ReadWrite),
+            (self.data.start..self.ring0.start, Access::ReadWrite),
+            (self.ring0.clone(), Access::Ring0),
+            (self.ring0.end..self.data.end, Access::ReadWrite),
+            (self.tables.clone(), Access::Ring0),
+            (self.heap.clone(), Access::ReadWrite),
+            (ring, Access::ReadWrite),
+        ];
+        for (range, access) in parts {
+            page_tables.map(range.start, range.end, access)?;
+        }
+        Ok(page_tables.root())
+    }
+}
+
+const fn page_down(address: u64) -> u64 {
+    address / PAGE * PAGE
+}
+
+const fn page_up(address: u64) -> u64 {
+    page_down(address.saturating_add(PAGE - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::ToString;
+    use std::vec;
+
+    const RING: u64 = 49_280;
+
+    fn parts(code: u64, constants: u64, data: u64) -> Parts {
+        let code_end = 0x10_0000 + code * PAGE;
+        let guard = code_end + constants * PAGE;
+        let stack_end = guard + 65 * PAGE;
+        let ring0 = stack_end + data / 2 * PAGE;
+        Parts { start: 0x10_0000, code_end, guard, stack: guard + PAGE, stack_end, end: stack_end + data * PAGE, ring0 }
+    }
+
+    fn given(memory: u64, ring: bool) -> Given {
+        Given { memory, handed_over: 0x1_0000..0x1_3a50, ring: ring.then(|| memory..memory + RING) }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_fits_is_laid_out_without_overlap_and_the_tables_suffice(
+            code in 1_u64..3000, constants in 0_u64..3000, data in 2_u64..3000, memory in 512_u64..(4 << 18) - 13, ring in any::<bool>(),
+        ) {
+            let parts = parts(code, constants, data);
+            let memory = memory * PAGE;
+            match Layout::new(&parts, &given(memory, ring)) {
+                Ok(layout) => {
+                    let order = [
+                        &layout.handed_over,
+                        &layout.code,
+                        &layout.constants,
+                        &layout.guard,
+                        &layout.stack,
+                        &layout.data,
+                        &layout.tables,
+                        &layout.heap,
+                    ];
+                    for pair in order.windows(2) {
+                        prop_assert!(pair[0].end <= pair[1].start);
+                    }
+                    prop_assert_eq!(layout.heap.end, memory);
+                    prop_assert!(layout.heap_end() - layout.heap.start >= MIN_HEAP as u64);
+                    let count = (layout.tables.end - layout.tables.start) / PAGE;
+                    let mut tables = vec![Table::EMPTY; count as usize];
+                    prop_assert_eq!(layout.build_tables(&mut tables), Ok(layout.tables.start));
+                }
+                Err(LayoutError::TooLittleMemory { needed, .. }) => {
+                    prop_assert!(needed > memory);
+                    let largest = given(needed + 16 * PAGE, false);
+                    prop_assert!(Layout::new(&parts, &largest).is_ok());
+                }
+                Err(error) => prop_assert!(false, "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_image_runs_in_two_mebibytes_and_four_gibibytes_are_used_whole() {
+        let parts = parts(15, 4, 10);
+        let layout = Layout::new(&parts, &given(2 << 20, true)).unwrap();
+        assert!(layout.heap_end() - layout.heap.start > 512 << 10);
+        let layout = Layout::new(&parts, &given(4 << 30, false)).unwrap();
+        assert_eq!(layout.heap.end, 4 << 30);
+        assert_eq!(Layout::new(&parts, &given(5 << 30, false)).unwrap().heap.end, 4 << 30);
+    }
+
+    #[test]
+    fn impossible_gifts_are_refused_with_the_reason() {
+        let parts = parts(15, 4, 10);
+        let error = Layout::new(&parts, &given(1 << 20, false)).unwrap_err();
+        assert!(error.to_string().ends_with("--mem=2"), "{error}");
+        for handed_over in [0..0x5000, 0x1000..0x10_0001, 0x2000..0x2000] {
+            let given = Given { handed_over, ..given(4 << 20, false) };
+            assert!(matches!(Layout::new(&parts, &given), Err(LayoutError::BadHandover(_))));
+        }
+        for ring in [0x10_0000..0x11_0000, 4 << 20..u64::MAX, (4 << 20) + 1..(4 << 20) + RING] {
+            let given = Given { ring: Some(ring), ..given(4 << 20, false) };
+            assert!(matches!(Layout::new(&parts, &given), Err(LayoutError::BadRing(_))));
+        }
+    }
+}

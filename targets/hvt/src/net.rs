@@ -1,0 +1,175 @@
+//! Network devices: through the ring that the tender shares with the image where it offers one, by a hypercall per frame otherwise.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use core::task::{Context, Poll};
+
+use fogbow_net::frame::{ETHERNET_HEADER, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_solo5::manifest::{Device, Properties};
+
+use crate::hypercall;
+use crate::platform::Guest;
+
+/// Bytes of a VLAN tag (IEEE 802.1Q), which a frame may carry beyond its MTU.
+const VLAN_TAG: usize = 4;
+
+/// The part of the heap that a device's buffers on the ring may take, each way.
+const BUDGET: usize = 16;
+
+/// How often the ring's room is looked at, 50 µs apart after the first few, before a frame is given up: the tender is stuck then.
+const LOOKS_FOR_ROOM: u32 = 2000;
+
+/// Looks for room that follow each other at once.
+const QUICK_LOOKS: u32 = 1000;
+
+/// A network device of the tender's.
+pub struct Net {
+    info: FrameInfo,
+    handle: u8,
+    guest: &'static Guest,
+}
+
+impl Net {
+    /// `None` when `device` is no usable network device.
+    pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
+        match device.properties {
+            Ok(Properties::Net { mac, mtu }) => Some(Self { info: FrameInfo { mac, mtu: usize::from(mtu) }, handle: device.handle, guest }),
+            _ => None,
+        }
+    }
+}
+
+impl FrameDevice for Net {
+    type Receiver = Receiver;
+    type Transmitter = Transmitter;
+
+    fn info(&self) -> FrameInfo {
+        self.info
+    }
+
+    fn split(self) -> (Receiver, Transmitter) {
+        let Self { info, handle, guest } = self;
+        let limit = info.mtu + ETHERNET_HEADER;
+        let size = limit + VLAN_TAG;
+        let buffer = || vec![0; size].into_boxed_slice();
+        let index = guest.frames().map(|mut frames| frames.add(handle, size, guest.heap_size / BUDGET));
+        let source = index.map_or_else(|| Source::Hypercalls(buffer()), Source::Ring);
+        (Receiver { handle, guest, source }, Transmitter { handle, guest, index, limit, buffer: buffer() })
+    }
+}
+
+/// The half of a [`Net`] that takes frames from the wire.
+pub struct Receiver {
+    handle: u8,
+    guest: &'static Guest,
+    source: Source,
+}
+
+/// Where frames come from.
+enum Source {
+    /// A hypercall for each, into this buffer.
+    Hypercalls(Box<[u8]>),
+    /// The ring, where the device has this index.
+    Ring(usize),
+}
+
+impl FrameReceiver for Receiver {
+    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+        match &mut self.source {
+            Source::Hypercalls(buffer) => match hypercall::net_read(self.handle.into(), buffer) {
+                Ok(Some(length)) => buffer.get_mut(..length).map(consume),
+                // Nothing waits, or the tender has lost the interface: either way it says when that changes.
+                Ok(None) | Err(_) => {
+                    self.guest.readiness.clear(self.handle);
+                    None
+                }
+            },
+            Source::Ring(index) => receive_from_ring(self.guest, *index, consume),
+        }
+    }
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Source::Ring(index) = self.source {
+            self.guest.collect();
+            if self.guest.frames().is_some_and(|mut frames| frames.may_hold(index)) {
+                return Poll::Ready(());
+            }
+            self.guest.readiness.clear(self.handle);
+        }
+        self.guest.readiness.poll(self.handle, context)
+    }
+}
+
+fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    guest.collect();
+    let (arrived, doorbell) = guest.frames()?.receive(index);
+    if doorbell {
+        hypercall::ring_doorbell();
+    }
+    let arrived = arrived?;
+    // SAFETY: the buffer is this function's until it is given back below. The lock is not held, since `consume` may send.
+    let result = consume(unsafe { arrived.buffer.bytes(arrived.length) });
+    guest.frames()?.give_back(index, arrived);
+    Some(result)
+}
+
+/// The half of a [`Net`] that puts frames on the wire. Without a ring each goes out at once.
+pub struct Transmitter {
+    handle: u8,
+    guest: &'static Guest,
+    /// The device's index on the ring.
+    index: Option<usize>,
+    limit: usize,
+    /// For frames that go by hypercall, and for those that are lost.
+    buffer: Box<[u8]>,
+}
+
+impl FrameTransmitter for Transmitter {
+    /// On a full ring this waits for the tender, whose thread works on it: nothing else would tell when there is room again.
+    fn has_room(&mut self) -> bool {
+        let Some(index) = self.index else { return true };
+        for look in 0..LOOKS_FOR_ROOM {
+            let Some(mut frames) = self.guest.frames() else { return false };
+            if frames.out_buffer(index).is_some() {
+                return true;
+            }
+            if frames.is_broken() {
+                return false;
+            }
+            drop(frames);
+            if look == 0 {
+                self.flush();
+            } else if look < QUICK_LOOKS {
+                core::hint::spin_loop();
+            } else {
+                self.guest.nap();
+            }
+        }
+        false
+    }
+
+    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        assert!(length <= self.limit, "a frame of {length} bytes exceeds the device's {}", self.limit);
+        let Some(index) = self.index else {
+            let frame = &mut self.buffer[..length];
+            let result = fill(frame);
+            // A frame that the tender refuses is lost, as on a wire.
+            let _ = hypercall::net_write(self.handle.into(), frame);
+            return result;
+        };
+        let buffer = if self.has_room() { self.guest.frames().and_then(|mut frames| frames.out_buffer(index)) } else { None };
+        let Some(buffer) = buffer else { return fill(&mut self.buffer[..length]) };
+        // SAFETY: the buffer is this transmitter's until it is sent. The lock is not held, since `fill` is code of others.
+        let result = fill(unsafe { buffer.bytes(length) });
+        if let Some(mut frames) = self.guest.frames() {
+            frames.send(index, length);
+        }
+        result
+    }
+
+    fn flush(&mut self) {
+        if self.guest.frames().is_some_and(|mut frames| frames.publish()) {
+            hypercall::ring_doorbell();
+        }
+    }
+}

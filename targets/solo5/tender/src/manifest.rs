@@ -1,0 +1,329 @@
+//! The application manifest, MFT1: which devices an image asks for, and what it got.
+//!
+//! An image carries `struct mft` of Solo5's `mft_abi.h` in an ELF note: a version, a count, and an entry for each device, the first one
+//! reserved. The tender fills in what each device turned out to be and places the same structure in guest memory. All numbers are
+//! little-endian; a device's handle is its entry's index, so the first device has handle 1.
+//!
+//! Stricter than Solo5's `mft_validate`: a device that no tender could attach (an unknown type, a name that cannot be written on the
+//! command line, the same name and type twice) is refused here, with a reason.
+
+use core::fmt;
+use std::os::fd::RawFd;
+
+/// `MFT_VERSION`, the only manifest version there is.
+pub const VERSION: u32 = 1;
+/// `MFT_MAX_ENTRIES`, counting the reserved first entry.
+pub const MAX_ENTRIES: usize = 64;
+/// `MFT_NAME_MAX`, in characters.
+pub const NAME_MAX: usize = 67;
+/// Bytes before the first entry of `struct mft`.
+pub const HEADER_SIZE: usize = 8;
+/// Bytes of a `struct mft_entry` on x86-64.
+pub const ENTRY_SIZE: usize = 104;
+
+/// `MFT_RESERVED_FIRST`, the type of the entry that stands first and is no device.
+const TYPE_RESERVED_FIRST: u32 = 1 << 30;
+
+/// Where the fields of a `struct mft_entry` are on x86-64.
+mod field {
+    pub(super) const TYPE: usize = 68;
+    pub(super) const CAPACITY: usize = 72;
+    pub(super) const BLOCK_SIZE: usize = 80;
+    pub(super) const MAC: usize = 72;
+    pub(super) const MTU: usize = 78;
+    pub(super) const HOST_DESCRIPTOR: usize = 88;
+    pub(super) const ATTACHED: usize = 96;
+}
+
+/// The kinds of device an image can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceKind {
+    /// `MFT_DEV_BLOCK_BASIC`.
+    Block,
+    /// `MFT_DEV_NET_BASIC`.
+    Net,
+}
+
+impl DeviceKind {
+    /// The command-line option that attaches such a device.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Block => "--block",
+            Self::Net => "--net",
+        }
+    }
+
+    fn from_abi(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Block),
+            2 => Some(Self::Net),
+            _ => None,
+        }
+    }
+
+    fn to_abi(self) -> u32 {
+        match self {
+            Self::Block => 1,
+            Self::Net => 2,
+        }
+    }
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Block => "block",
+            Self::Net => "net",
+        })
+    }
+}
+
+/// A device's name: 1 to [`NAME_MAX`] ASCII letters and digits, as the command line can spell it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// The name, if it is one.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let valid = (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        valid.then(|| Self(name.to_owned()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A device that an image asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// What the application calls it.
+    pub name: Name,
+    /// What it is.
+    pub kind: DeviceKind,
+}
+
+/// What a device turned out to be once attached, as the guest is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Properties {
+    /// `struct mft_block_basic`.
+    Block {
+        /// Bytes, a multiple of `block_size`.
+        capacity: u64,
+        /// Bytes read or written at a time; a power of two, 512 at least.
+        block_size: u16,
+    },
+    /// `struct mft_net_basic`.
+    Net {
+        /// The guest's Ethernet address.
+        mac: [u8; 6],
+        /// Largest payload of a frame in bytes, the Ethernet header not counted.
+        mtu: u16,
+    },
+}
+
+/// A device's entry, filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// What the device turned out to be.
+    pub properties: Properties,
+    /// The descriptor in the tender's process: what an spt guest reads and writes; give -1 where a guest has no use for it.
+    pub descriptor: RawFd,
+}
+
+/// The devices an image asks for, in the order declared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    devices: Vec<Device>,
+}
+
+/// Why bytes are not a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// The size does not follow from the count of entries.
+    #[error("the manifest is {found} bytes long and {expected} were expected: rebuild the image")]
+    Size {
+        /// Bytes there are.
+        found: usize,
+        /// Bytes there should be.
+        expected: usize,
+    },
+    /// Not version 1.
+    #[error("the manifest has version {0}, and only version {VERSION} is known: rebuild the image for this tender")]
+    Version(u32),
+    /// No entry at all, or more than [`MAX_ENTRIES`].
+    #[error("the manifest has {0} entries, and 1 to {MAX_ENTRIES} are allowed: rebuild the image with fewer devices")]
+    Count(u32),
+    /// The first entry is not the reserved one.
+    #[error("the manifest's first entry is not the reserved one: rebuild the image")]
+    ReservedFirst,
+    /// A type that is no device.
+    #[error("manifest entry {index} has type {number:#x}, which is neither block (1) nor net (2): rebuild the image for this tender")]
+    Type {
+        /// Which entry.
+        index: usize,
+        /// Its type.
+        number: u32,
+    },
+    /// A name that is empty, too long, or has other characters than letters and digits.
+    #[error("manifest entry {0} has a name that is not 1 to {NAME_MAX} letters and digits: rename the device and rebuild the image")]
+    Name(usize),
+    /// An entry claims to be attached already.
+    #[error("manifest entry {0} claims to be attached already: rebuild the image")]
+    AlreadyAttached(usize),
+    /// Two devices of the same kind have the same name.
+    #[error("the manifest declares the {} device '{}' twice: rename one and rebuild the image", .0.kind, .0.name)]
+    Duplicate(Device),
+}
+
+impl Manifest {
+    /// A manifest of these devices.
+    ///
+    /// # Errors
+    /// [`ManifestError::Count`] if there are more than 63, [`ManifestError::Duplicate`] if two are the same.
+    pub fn new(devices: Vec<Device>) -> Result<Self, ManifestError> {
+        if devices.len() >= MAX_ENTRIES {
+            return Err(ManifestError::Count(u32::try_from(devices.len()).unwrap_or(u32::MAX).saturating_add(1)));
+        }
+        let repeated = devices.iter().enumerate().find(|(index, device)| devices[..*index].contains(device));
+        match repeated {
+            Some((_, device)) => Err(ManifestError::Duplicate(device.clone())),
+            None => Ok(Self { devices }),
+        }
+    }
+
+    /// Reads a `struct mft` as an image carries it. What it says about attached devices is not looked at, as nothing is attached yet.
+    ///
+    /// # Errors
+    /// One of [`ManifestError`], for the first thing found wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let too_short = ManifestError::Size { found: bytes.len(), expected: HEADER_SIZE };
+        let version = read_u32(bytes, 0).ok_or(too_short.clone())?;
+        let count = read_u32(bytes, 4).ok_or(too_short)?;
+        if version != VERSION {
+            return Err(ManifestError::Version(version));
+        }
+        let entry_count = usize::try_from(count).unwrap_or(usize::MAX);
+        if !(1..=MAX_ENTRIES).contains(&entry_count) {
+            return Err(ManifestError::Count(count));
+        }
+        let expected = HEADER_SIZE + entry_count * ENTRY_SIZE;
+        if bytes.len() != expected {
+            return Err(ManifestError::Size { found: bytes.len(), expected });
+        }
+        let mut entries = bytes[HEADER_SIZE..].chunks_exact(ENTRY_SIZE).enumerate();
+        match entries.next() {
+            Some((_, first)) if read_u32(first, field::TYPE) == Some(TYPE_RESERVED_FIRST) && first[0] == 0 => {}
+            _ => return Err(ManifestError::ReservedFirst),
+        }
+        let devices = entries.map(|(index, entry)| parse_entry(index, entry)).collect::<Result<_, _>>()?;
+        Self::new(devices)
+    }
+
+    /// The `struct mft` that an image carries: nothing attached. `Manifest::parse` of it gives this manifest back.
+    #[must_use]
+    pub fn emit(&self) -> Vec<u8> {
+        self.emit_entries(&[])
+    }
+
+    /// The `struct mft` that a guest is given: `attachments` in the order of [`devices`](Self::devices). Devices beyond its end are
+    /// marked as not attached.
+    #[must_use]
+    pub fn emit_attached(&self, attachments: &[Attachment]) -> Vec<u8> {
+        self.emit_entries(attachments)
+    }
+
+    /// The devices, in the order declared. The device at index `i` has handle `i + 1`.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Where a device is in [`devices`](Self::devices).
+    #[must_use]
+    pub fn position(&self, name: &str, kind: DeviceKind) -> Option<usize> {
+        self.devices.iter().position(|device| device.kind == kind && device.name.as_str() == name)
+    }
+
+    fn emit_entries(&self, attachments: &[Attachment]) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_SIZE + (1 + self.devices.len()) * ENTRY_SIZE];
+        write(&mut bytes, 0, &VERSION.to_le_bytes());
+        // At most MAX_ENTRIES, by construction.
+        write(&mut bytes, 4, &(1 + self.devices.len() as u32).to_le_bytes());
+        let mut entries = bytes[HEADER_SIZE..].chunks_exact_mut(ENTRY_SIZE);
+        if let Some(first) = entries.next() {
+            write(first, field::TYPE, &TYPE_RESERVED_FIRST.to_le_bytes());
+        }
+        for (index, (entry, device)) in entries.zip(&self.devices).enumerate() {
+            write(entry, 0, device.name.as_str().as_bytes());
+            write(entry, field::TYPE, &device.kind.to_abi().to_le_bytes());
+            if let Some(attachment) = attachments.get(index) {
+                emit_attachment(entry, attachment);
+            }
+        }
+        bytes
+    }
+}
+
+impl fmt::Display for Manifest {
+    /// The devices as a person reads them: `net 'service', block 'storage'`, or `no device`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.devices.is_empty() {
+            return formatter.write_str("no device");
+        }
+        for (index, device) in self.devices.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(formatter, "{separator}{} '{}'", device.kind, device.name)?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_entry(index: usize, entry: &[u8]) -> Result<Device, ManifestError> {
+    let name = &entry[..=NAME_MAX];
+    let length = name.iter().position(|&byte| byte == 0).ok_or(ManifestError::Name(index))?;
+    let name = core::str::from_utf8(&name[..length]).ok().and_then(Name::new).ok_or(ManifestError::Name(index))?;
+    let number = read_u32(entry, field::TYPE).unwrap_or(0);
+    let kind = DeviceKind::from_abi(number).ok_or(ManifestError::Type { index, number })?;
+    if entry[field::ATTACHED] != 0 {
+        return Err(ManifestError::AlreadyAttached(index));
+    }
+    Ok(Device { name, kind })
+}
+
+fn emit_attachment(entry: &mut [u8], attachment: &Attachment) {
+    match attachment.properties {
+        Properties::Block { capacity, block_size } => {
+            write(entry, field::CAPACITY, &capacity.to_le_bytes());
+            write(entry, field::BLOCK_SIZE, &block_size.to_le_bytes());
+        }
+        Properties::Net { mac, mtu } => {
+            write(entry, field::MAC, &mac);
+            write(entry, field::MTU, &mtu.to_le_bytes());
+        }
+    }
+    write(entry, field::HOST_DESCRIPTOR, &attachment.descriptor.to_le_bytes());
+    entry[field::ATTACHED] = 1;
+}
+
+fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+fn write(bytes: &mut [u8], offset: usize, value: &[u8]) {
+    bytes[offset..offset + value.len()].copy_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests;

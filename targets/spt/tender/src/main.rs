@@ -1,0 +1,149 @@
+//! Runs spt images: as code in this very process, under a seccomp filter that leaves the guest almost nothing of the host.
+//!
+//! The command line, the checks on the image and the devices are the library's, `fogbow_tender`. What is particular to spt is here:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`memory`] | maps the guest's memory at the guest's own addresses, and gives segments their rights |
+//! | [`events`] | the epoll set and the timer that a guest waits with |
+//! | [`fault`] | a guest's memory fault or illegal instruction becomes a message and status 255 |
+//! | [`sandbox`] | closes every descriptor that is not the guest's, then forbids every system call that is not |
+//! | [`launch`] | the boot information, and the jump |
+//!
+//! The interface is Solo5 0.12.1's (`spt_abi.h`, ABI version 2); its own guests run here, and images made for this tender run under Solo5's.
+//!
+//! # Exit status
+//! What the guest ends with; 255 when it faults (Solo5's tender dies of the signal instead, which a shell shows as 139); killed by
+//! SIGSYS (159 in a shell) when it makes a system call it may not; 1 when it could not be started, with one line that says why.
+//!
+//! # Start-up
+//! From exec to the exit of a small guest most of the time is the dynamic loader's. Linked statically the tender needs a third less:
+//! `cargo rustc --release -p fogbow-spt-tender --bin fogbow-spt-tender -- -C target-feature=+crt-static`.
+//!
+//! # Limits
+//! x86-64 Linux, vm.mmap_min_addr at most 65536. A guest's own memory rights are fixed at start: it cannot ask for others. The guest
+//! shares its address space with what remains of this process; the boundary is the system call, not the address.
+
+#![no_main]
+
+use core::convert::Infallible;
+use core::ffi::{c_char, c_int};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fogbow_tender::attach::{self, AttachError};
+use fogbow_tender::boot::BootError;
+use fogbow_tender::elf::{Abi, Image, ImageError, Target};
+use fogbow_tender::options::{self, CommandLine, Request};
+
+mod events;
+mod fault;
+mod launch;
+mod memory;
+mod sandbox;
+
+use events::EventError;
+use launch::Start;
+use memory::MemoryError;
+use sandbox::{Sandbox, SandboxError};
+
+const PROGRAM: &str = env!("CARGO_PKG_NAME");
+/// `SPT_ABI_VERSION` of `spt_abi.h`.
+const ABI_VERSION: u32 = 2;
+
+/// The C library's `main`, not Rust's: the Rust runtime's preparations (a signal stack, its guard page found by reading /proc, handlers for
+/// memory faults, SIGPIPE ignored) cost more than all that a tender does, and a guest would have to be rid of them again.
+#[unsafe(no_mangle)]
+extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
+    become_user_network();
+    let request = match options::parse(std::env::args_os().skip(1)) {
+        Ok(request) => request,
+        Err(error) => return fail(&error),
+    };
+    match request {
+        Request::Help => {
+            eprint!("{}", options::help(PROGRAM));
+            options::ERROR_STATUS
+        }
+        Request::Version => {
+            eprintln!("{PROGRAM} tender, version {}\nABI version {ABI_VERSION}", env!("CARGO_PKG_VERSION"));
+            0
+        }
+        Request::Run(command_line) => match run(&command_line) {
+            Ok(never) => match never {},
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+/// Why a guest cannot be started.
+#[derive(Debug, thiserror::Error)]
+enum TenderError {
+    #[error("{}: Could not open: {source}; give the path of a built image", .image.display())]
+    Open { image: PathBuf, source: io::Error },
+    #[error("{}: {source}", .image.display())]
+    Image { image: PathBuf, source: ImageError },
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Events(#[from] EventError),
+    #[error("cannot catch the guest's faults: {0}")]
+    Fault(io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// Becomes the guest, or says why not.
+fn run(command_line: &CommandLine) -> Result<Infallible, TenderError> {
+    let (start, sandbox) = prepare(command_line)?;
+    sandbox::confine(&sandbox)?;
+    start.enter()
+}
+
+/// Everything up to the guest's first instruction but the sandbox's last step.
+fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> {
+    let path: &Path = &command_line.image;
+    let image_error = |source| TenderError::Image { image: path.to_owned(), source };
+    let file = File::open(path).map_err(|source| TenderError::Open { image: path.to_owned(), source })?;
+    let image = Image::read(&file).map_err(image_error)?;
+    image.require(Abi { target: Target::Spt, version: ABI_VERSION }).map_err(image_error)?;
+    let manifest = image.manifest().map_err(image_error)?;
+    let devices = attach::attach(command_line, &manifest)?;
+    for forward in devices.iter().flat_map(|device| &device.forwards) {
+        eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
+    }
+
+    let mut memory = memory::map(command_line.memory_size)?;
+    let layout = image.load(&mut memory).map_err(image_error)?;
+    memory::protect(&layout.segments)?;
+    drop(file);
+
+    let events = events::create(&devices)?;
+    let start = launch::place(&mut memory, &layout, &manifest, &devices, &events, &command_line.arguments)?;
+    fault::install().map_err(TenderError::Fault)?;
+    let sandbox = sandbox::prepare(devices, events)?;
+    Ok((start, sandbox))
+}
+
+/// Becomes the user-mode network's process, if this is the one started for that.
+///
+/// The network wants SIGPIPE ignored, as Rust programs have it; a guest keeps what this process was started with.
+fn become_user_network() {
+    // SAFETY: ignoring a signal runs no code of this process.
+    let inherited = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    fogbow_usernet::main_if_child();
+    if inherited != libc::SIG_ERR {
+        // SAFETY: the action is the one found above, of a process that has set no handler yet: to ignore, or the default.
+        unsafe { libc::signal(libc::SIGPIPE, inherited) };
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> c_int {
+    eprintln!("{PROGRAM}: {error}");
+    options::ERROR_STATUS
+}

@@ -1,0 +1,94 @@
+//! Opening devices by the names that `unikernel.toml` gives them. Which of the host's devices is meant, the image's arguments tell.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use fogbow::arguments::{self, Argument, ArgumentError};
+use fogbow::{StartError, arguments::parse};
+use fogbow_block::BlockInfo;
+use fogbow_net::{FrameInfo, MacAddress};
+use fogbow_tender::net::NetError;
+use fogbow_tender::options::NetSource;
+
+use crate::block::BlockDevice;
+use crate::frames::Net;
+use crate::sockets::HostStack;
+
+/// Arguments of a stack of host sockets.
+pub const STACK_ARGUMENTS: &[Argument] =
+    &[Argument { name: "bind", default: Some("127.0.0.1"), doc: "the host's IPv4 address to listen on; 0.0.0.0 for all of them" }];
+
+/// Arguments of a frame device: each is `--NAME-` and this, NAME being the device's.
+pub const NET_ARGUMENTS: &[Argument] =
+    &[Argument { name: "tap", default: None, doc: "the tap interface that is this network device: it must exist, be up, and be yours" }];
+
+/// Arguments of a block device: each is `--NAME-` and this, NAME being the device's.
+pub const BLOCK_ARGUMENTS: &[Argument] = &[
+    Argument { name: "file", default: None, doc: "the file or raw device that is this block device" },
+    Argument { name: "sector-size", default: Some("512"), doc: "bytes in a sector of it: a power of two from 512 to 32768" },
+];
+
+/// Why a device cannot be had.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The argument that says which of the host's devices is meant is missing or wrong.
+    Argument(ArgumentError),
+    /// The network device does not open.
+    Net(NetError),
+    /// The block device does not open.
+    Block(fogbow_tender::block::BlockError),
+    /// The host refuses a step that should not fail.
+    Host(io::Error),
+}
+
+impl std::fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Argument(error) => error.fmt(f),
+            Self::Net(error) => error.fmt(f),
+            Self::Block(error) => error.fmt(f),
+            Self::Host(error) => write!(f, "the host refuses it: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DeviceError {}
+
+impl From<io::Error> for DeviceError {
+    fn from(error: io::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+/// The host's sockets, bound as the argument `--bind` says.
+///
+/// # Errors
+/// [`StartError`] when the argument is no IPv4 address.
+pub fn stack() -> Result<HostStack, StartError> {
+    Ok(HostStack::new(arguments::parse_optional("bind")?.unwrap_or(Ipv4Addr::LOCALHOST)))
+}
+
+/// Opens the network device `name`: the tap interface that `--NAME-tap` names. Its hardware address is random, of the locally administered kind.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn net(name: &str) -> Result<Net, DeviceError> {
+    let tap = parse::<String>(&format!("{name}-tap")).map_err(DeviceError::Argument)?;
+    let device = fogbow_tender::net::open(&NetSource::Tap(tap)).map_err(DeviceError::Net)?;
+    let mac = MacAddress(fogbow_tender::net::random_mac()?);
+    Ok(Net::new(device.descriptor, FrameInfo { mac, mtu: device.mtu.into() })?)
+}
+
+/// Opens the block device `name`: the file that `--NAME-file` names.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn block(name: &str) -> Result<BlockDevice, DeviceError> {
+    let path = parse::<String>(&format!("{name}-file")).map_err(DeviceError::Argument)?;
+    let sector_size = parse::<u16>(&format!("{name}-sector-size")).map_err(DeviceError::Argument)?;
+    let device = fogbow_tender::block::open(Path::new(&path), sector_size).map_err(DeviceError::Block)?;
+    let info = BlockInfo { sector_size: sector_size.into(), sectors: device.capacity / u64::from(sector_size), read_only: false };
+    Ok(BlockDevice::new(device.descriptor.into(), info))
+}

@@ -1,0 +1,262 @@
+//! A directory of the host as a store: each value is a file.
+//!
+//! A key never leads out of the directory, not even over a symbolic link: the host's kernel resolves it (openat2(2), `RESOLVE_BENEATH`). A value is
+//! replaced by renaming a new file over it, so that a reader sees the old one or the new one.
+//!
+//! Limits: Linux 5.6 or later; file names that are not UTF-8 are not listed; calls block the image.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use fogbow::time::WallTime;
+use fogbow_kv::{Digest, Key, Kind, Name, ReadError, ReadOnly, ReadWrite, WriteError};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Access rights of new files and directories, before the process's umask.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// How the names of files begin that are about to replace a value; they are not listed.
+const TEMPORARY: &str = ".fogbow-new-";
+
+/// A store over a directory of the host.
+#[derive(Debug)]
+pub struct Directory {
+    root: OwnedFd,
+}
+
+impl Directory {
+    /// Opens the directory at `path`.
+    ///
+    /// # Errors
+    /// What the host says, when it does not exist, is no directory, or may not be read.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display())))?;
+        Ok(Self { root })
+    }
+
+    /// Opens what is at `key`.
+    fn open_at(&self, key: Key<'_>, flags: OFlags) -> rustix::io::Result<File> {
+        let path = if key.is_root() { "." } else { key.as_str() };
+        let mode = if flags.contains(OFlags::CREATE) { FILE_MODE } else { Mode::empty() };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC | OFlags::NONBLOCK, mode, resolve).map(File::from)
+    }
+
+    /// Opens what is at `key` to read it, and tells its kind.
+    fn find(&self, key: Key<'_>) -> Result<(File, std::fs::Metadata), ReadError> {
+        let file = self.open_at(key, OFlags::RDONLY).map_err(|error| read_error(key, error.into()))?;
+        let metadata = file.metadata().map_err(|error| read_error(key, error))?;
+        if metadata.is_file() || metadata.is_dir() {
+            Ok((file, metadata))
+        } else {
+            Err(ReadError::Unavailable { key: key.to_string(), reason: "it is neither a file nor a directory".into() })
+        }
+    }
+
+    fn find_value(&self, key: Key<'_>) -> Result<(File, std::fs::Metadata), ReadError> {
+        let (file, metadata) = self.find(key)?;
+        if metadata.is_file() { Ok((file, metadata)) } else { Err(ReadError::IsDictionary(key.to_string())) }
+    }
+
+    /// The directory that holds `key`, made if it does not exist, and the key's last segment.
+    fn parent<'k>(&self, key: Key<'k>) -> rustix::io::Result<(File, &'k str)> {
+        let (above, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
+        let open = |text: &str| self.open_at(Key::new(text).map_err(|_| Errno::INVAL)?, OFlags::RDONLY | OFlags::DIRECTORY);
+        let mut directory = open("")?;
+        let ends = above.match_indices('/').map(|(at, _)| at).chain((!above.is_empty()).then_some(above.len()));
+        for end in ends {
+            let path = &above[..end];
+            directory = match open(path) {
+                Err(Errno::NOENT) => {
+                    let segment = path.rsplit('/').next().unwrap_or(path);
+                    rustix::fs::mkdirat(&directory, segment, DIRECTORY_MODE)?;
+                    open(path)?
+                }
+                result => result?,
+            };
+        }
+        Ok((directory, name))
+    }
+
+    /// Writes a new value beside the old one and renames it into place.
+    fn replace(&self, key: Key<'_>, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
+        if matches!(self.find(key), Ok((_, metadata)) if metadata.is_dir()) {
+            return Err(WriteError::Conflict(key.to_string()));
+        }
+        let failed = |error: io::Error| write_error(key, error);
+        let (parent, name) = self.parent(key).map_err(|error| failed(error.into()))?;
+        // One image, one thread: no other value is being written meanwhile.
+        let temporary = format!("{TEMPORARY}{}", std::process::id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(&parent, &temporary, flags, FILE_MODE).map_err(|error| failed(error.into()))?);
+        let replaced = write(&mut file).and_then(|()| Ok(rustix::fs::renameat(&parent, &temporary, &parent, name)?));
+        if replaced.is_err() {
+            // The error that is passed on says more than a second one would.
+            let _ = rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty());
+        }
+        replaced.map_err(failed)
+    }
+}
+
+impl ReadOnly for Directory {
+    type Value = Vec<u8>;
+
+    async fn exists(&self, key: Key<'_>) -> Result<Option<Kind>, ReadError> {
+        match self.find(key) {
+            Ok((_, metadata)) => Ok(Some(if metadata.is_file() { Kind::Value } else { Kind::Dictionary })),
+            Err(ReadError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn get(&self, key: Key<'_>) -> Result<Vec<u8>, ReadError> {
+        let (mut file, metadata) = self.find_value(key)?;
+        let mut value = Vec::with_capacity(metadata.len() as usize);
+        file.read_to_end(&mut value).map_err(|error| read_error(key, error))?;
+        Ok(value)
+    }
+
+    async fn get_partial(&self, key: Key<'_>, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let (mut file, metadata) = self.find_value(key)?;
+        let mut value = Vec::new();
+        if offset < metadata.len() {
+            file.seek(SeekFrom::Start(offset)).map_err(|error| read_error(key, error))?;
+            file.take(length as u64).read_to_end(&mut value).map_err(|error| read_error(key, error))?;
+        }
+        Ok(value)
+    }
+
+    async fn list(&self, key: Key<'_>) -> Result<Vec<Name>, ReadError> {
+        let (file, metadata) = self.find(key)?;
+        if metadata.is_file() {
+            return Err(ReadError::IsValue(key.to_string()));
+        }
+        let entries = Dir::read_from(&file).map_err(|error| read_error(key, error.into()))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| read_error(key, error.into()))?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            let kind = match entry.file_type() {
+                _ if name == "." || name == ".." || name.starts_with(TEMPORARY) => continue,
+                FileType::RegularFile => Kind::Value,
+                FileType::Directory => Kind::Dictionary,
+                _ => continue,
+            };
+            names.push(Name { name: name.to_owned(), kind });
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    async fn size(&self, key: Key<'_>) -> Result<u64, ReadError> {
+        Ok(self.find_value(key)?.1.len())
+    }
+
+    async fn last_modified(&self, key: Key<'_>) -> Result<WallTime, ReadError> {
+        let modified = self.find(key)?.1.modified().map_err(|error| read_error(key, error))?;
+        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(WallTime::from_unix_nanos(since.as_nanos() as u64))
+    }
+
+    async fn digest(&self, key: Key<'_>) -> Result<Digest, ReadError> {
+        Ok(Digest::of(&self.get(key).await?))
+    }
+}
+
+impl ReadWrite for Directory {
+    async fn set(&self, key: Key<'_>, value: &[u8]) -> Result<(), WriteError> {
+        self.replace(key, |file| file.write_all(value))
+    }
+
+    async fn set_partial(&self, key: Key<'_>, offset: u64, part: &[u8]) -> Result<(), WriteError> {
+        let former = match self.get(key).await {
+            Ok(value) => value,
+            Err(ReadError::NotFound(_)) => Vec::new(),
+            Err(ReadError::IsDictionary(_)) => return Err(WriteError::Conflict(key.to_string())),
+            Err(error) => return Err(WriteError::Unavailable { key: key.to_string(), reason: error.to_string() }),
+        };
+        self.replace(key, |file| {
+            file.write_all(&former)?;
+            file.write_all_at(part, offset)
+        })
+    }
+
+    async fn allocate(&self, key: Key<'_>, size: u64) -> Result<(), WriteError> {
+        if matches!(self.find(key), Ok((_, metadata)) if metadata.is_file()) {
+            return Err(WriteError::Exists(key.to_string()));
+        }
+        self.replace(key, |file| file.set_len(size))
+    }
+
+    async fn remove(&self, key: Key<'_>) -> Result<(), WriteError> {
+        let failed = |error: Errno| write_error(key, error.into());
+        if let Ok(names) = self.list(key).await {
+            for Name { name, .. } in names {
+                let below = format!("{key}/{name}");
+                // A name of the host that is no key cannot have been set here: it stays, and the directory with it.
+                if let Ok(below) = Key::new(&below) {
+                    Box::pin(self.remove(below)).await?;
+                }
+            }
+        }
+        if key.is_root() {
+            return Ok(());
+        }
+        let (above, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
+        let parent = match self.open_at(Key::new(above).unwrap_or(Key::ROOT), OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            result => result.map_err(failed)?,
+        };
+        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(failed),
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn rename(&self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {
+        if from == to {
+            return Ok(());
+        }
+        if to.below(from).is_some() || from.below(to).is_some() {
+            return Err(WriteError::Conflict(to.to_string()));
+        }
+        let source = match self.find(from) {
+            Ok((_, metadata)) => metadata,
+            Err(ReadError::NotFound(key)) => return Err(WriteError::NotFound(key)),
+            Err(error) => return Err(WriteError::Unavailable { key: from.to_string(), reason: error.to_string() }),
+        };
+        if matches!(self.find(to), Ok((_, target)) if target.is_dir() || source.is_dir()) {
+            return Err(WriteError::Conflict(to.to_string()));
+        }
+        let (old_parent, old_name) = self.parent(from).map_err(|error| write_error(from, error.into()))?;
+        let (new_parent, new_name) = self.parent(to).map_err(|error| write_error(to, error.into()))?;
+        rustix::fs::renameat(&old_parent, old_name, &new_parent, new_name).map_err(|error| write_error(to, error.into()))
+    }
+}
+
+fn read_error(key: Key<'_>, error: io::Error) -> ReadError {
+    let key = key.to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ReadError::NotFound(key),
+        io::ErrorKind::IsADirectory => ReadError::IsDictionary(key),
+        _ => ReadError::Unavailable { key, reason: error.to_string() },
+    }
+}
+
+fn write_error(key: Key<'_>, error: io::Error) -> WriteError {
+    let key = key.to_string();
+    match error.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => WriteError::Conflict(key),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => WriteError::NoSpace(key),
+        _ => WriteError::Unavailable { key, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,74 @@
+//! The unix target: an application as an ordinary Linux process, to develop and debug it.
+//!
+//! The network is the host's sockets ([`stack`]), or the direct stack over a tap interface ([`net`]); stores are the host's directories
+//! ([`Directory`]), block devices its files ([`block`]). Waiting is one `epoll_pwait2` call for all of them.
+//!
+//! Limits: file operations block the whole image while they last; nothing is sandboxed: what the user may do, the process may do.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use fogbow::{Image, StartError, status};
+
+mod block;
+mod device;
+mod directory;
+mod frames;
+mod platform;
+mod reactor;
+mod sockets;
+
+pub use block::BlockDevice;
+pub use device::{BLOCK_ARGUMENTS, DeviceError, NET_ARGUMENTS, STACK_ARGUMENTS, block, net, stack};
+pub use directory::Directory;
+pub use frames::Net;
+pub use sockets::{HostListener, HostStack, HostStream, HostStreamHalf, HostUdpSocket};
+
+/// Expands to the `main` of an image. The builder writes it into the crate that it generates.
+///
+/// `image` is a [`fogbow::Image`], `devices` names the devices that the image uses, and `start` is an async function without parameters that
+/// returns `Result<(), fogbow::StartError>`.
+///
+/// ```no_run
+/// const IMAGE: fogbow::Image = fogbow::Image { name: "hello", version: "1.0.0", arguments: &[fogbow::arguments::COMMON] };
+/// fogbow_unix::image! { image: IMAGE, devices: [], start: start }
+///
+/// async fn start() -> Result<(), fogbow::StartError> {
+///     fogbow::println!("hello");
+///     Ok(())
+/// }
+/// ```
+#[macro_export]
+macro_rules! image {
+    (image: $image:expr, devices: [$($kind:ident $name:literal),* $(,)?], start: $start:path $(,)?) => {
+        fn main() -> ::std::process::ExitCode {
+            $crate::main(&$image, $start)
+        }
+    };
+}
+
+/// Runs an image as this process: what [`image!`] expands to.
+pub fn main<S, F>(image: &Image, start: S) -> ExitCode
+where
+    S: FnOnce() -> F,
+    F: Future<Output = Result<(), StartError>> + 'static,
+{
+    std::panic::set_hook(Box::new(|info| {
+        // When standard error is gone there is nobody left to tell.
+        let _ = writeln!(std::io::stderr(), "{info}");
+        std::process::exit(status::ABORT.into());
+    }));
+    let platform = match platform::Unix::new() {
+        Ok(platform) => Rc::new(platform),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{}: error: the host gives no epoll descriptor: {error}", image.name);
+            return ExitCode::from(status::FAILURE);
+        }
+    };
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    ExitCode::from(fogbow::run(platform, image, Ok(words), start))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! The process as a platform.
+
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fogbow::Platform;
+use fogbow::platform::{EntropyError, Memory, Wait};
+use fogbow::time::{Instant, WallTime};
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::reactor::Reactor;
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// A Linux process.
+pub(crate) struct Unix {
+    reactor: Rc<Reactor>,
+}
+
+impl Unix {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { reactor: Reactor::install()? })
+    }
+}
+
+// SAFETY: `fogbow` is compiled with its feature `hosted` for this crate, so it keeps its state per thread.
+unsafe impl Platform for Unix {
+    fn monotonic(&self) -> Instant {
+        let now = clock_gettime(ClockId::Monotonic);
+        Instant::from_nanos(now.tv_sec as u64 * NANOS_PER_SECOND + now.tv_nsec as u64)
+    }
+
+    fn wall(&self) -> WallTime {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        WallTime::from_unix_nanos(since.as_nanos() as u64)
+    }
+
+    fn write_console(&self, bytes: &[u8]) {
+        // When standard output is gone there is nobody left to tell.
+        let mut output = io::stdout().lock();
+        let _ = output.write_all(bytes).and_then(|()| output.flush());
+    }
+
+    fn wait(&self, wait: Wait) {
+        let nanos = match wait {
+            Wait::Poll => 0,
+            Wait::Until(deadline) => deadline.duration_since(self.monotonic()).as_nanos() as u64,
+            Wait::Forever => return self.reactor.wait(None),
+        };
+        self.reactor.wait(Some(&Timespec { tv_sec: (nanos / NANOS_PER_SECOND) as i64, tv_nsec: (nanos % NANOS_PER_SECOND) as _ }));
+    }
+
+    fn entropy(&self, into: &mut [u8]) -> Result<(), EntropyError> {
+        let mut filled = 0;
+        while filled < into.len() {
+            match getrandom(&mut into[filled..], GetRandomFlags::empty()) {
+                Ok(length) => filled += length,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Err(EntropyError),
+            }
+        }
+        Ok(())
+    }
+
+    /// The host's memory, and this process's resident part of it.
+    fn memory(&self) -> Memory {
+        let info = rustix::system::sysinfo();
+        let total = (info.totalram as usize).saturating_mul(info.mem_unit as usize);
+        Memory { total, heap: total, used: resident() }
+    }
+
+    fn exit(&self, status: u8) -> ! {
+        std::process::exit(status.into())
+    }
+}
+
+/// Resident memory of this process in bytes, from the second field of `/proc/self/statm` (proc(5)), which counts pages; 0 where it cannot be read.
+fn resident() -> usize {
+    std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_whitespace().nth(1)?.parse::<usize>().ok())
+        .map_or(0, |pages| pages * rustix::param::page_size())
+}

@@ -1,0 +1,115 @@
+//! Requests per second, beside nginx with one worker that serves the same page: `wrk -t1 -c50`, keep-alive, in turn.
+//!
+//! Both are reached over the kernel's network: our image over a tap, nginx over a veth pair into a namespace of its own.
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use fogbow_tests::Skip;
+use fogbow_tests::builder::{self, Place, Run};
+use fogbow_tests::client::Http;
+use fogbow_tests::guest::Guest;
+use fogbow_tests::measure::{Promise, Row, cpu_time, median};
+use fogbow_tests::network::{GUEST, Namespace, Pair};
+
+use crate::Options;
+
+const ROUNDS: usize = 5;
+const SECONDS: u32 = 4;
+
+/// The page asked for: a small one, so that requests count and not bytes.
+const PAGE: &str = "/logo.svg";
+
+/// What a server did.
+struct Load {
+    requests_per_second: f64,
+    cpu_micros_per_request: f64,
+}
+
+pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
+    for program in ["wrk", "nginx"] {
+        if Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            bail!(Skip(format!("{program} is not installed (apt-get install {program})")));
+        }
+    }
+    let namespace = Namespace::new()?;
+    let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
+    let pair = Pair::new()?;
+    let nginx = Nginx::start(&pair)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        ours.push(load(&namespace, &format!("http://{GUEST}{PAGE}"), guest.id())?);
+        theirs.push(load(pair.client(), &format!("http://{}{PAGE}", pair.server_address()), nginx.worker)?);
+    }
+    let figures = |loads: &[Load], figure: fn(&Load) -> f64| median(loads.iter().map(figure).collect());
+    let row = |what: &str, figure: fn(&Load) -> f64, promise| Row {
+        what: format!("spt: http, wrk -t1 -c50, {what}"),
+        ours: figures(&ours, figure),
+        reference: Some((figures(&theirs, figure), "nginx, one worker, over veth".into())),
+        promise,
+    };
+    Ok(vec![
+        row("requests per second", |load| load.requests_per_second, Some(Promise::RatioAtLeast(1.0))),
+        row("processor time per request, us", |load| load.cpu_micros_per_request, None),
+    ])
+}
+
+/// Loads a server for a while.
+fn load(namespace: &Namespace, url: &str, process: u32) -> Result<Load> {
+    let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
+    let host: std::net::IpAddr = address.parse()?;
+    namespace.run(|| Http::connect((host, 80).into())?.request("GET", PAGE))?;
+    let (start, cpu) = (Instant::now(), cpu_time(process)?);
+    let output = namespace.command("wrk").args(["-t1", "-c50", &format!("-d{SECONDS}s"), url]).output()?;
+    let (elapsed, used) = (start.elapsed(), cpu_time(process)? - cpu);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let requests =
+        text.lines().find_map(|line| line.trim().split_once(" requests in ")).with_context(|| format!("no count from wrk: {text}"))?.0;
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        bail!("the server failed under load: {text}");
+    }
+    let requests: f64 = requests.parse()?;
+    Ok(Load { requests_per_second: requests / elapsed.as_secs_f64(), cpu_micros_per_request: used.as_secs_f64() * 1e6 / requests })
+}
+
+/// nginx with one worker and no log, in the pair's server namespace; ended when dropped.
+struct Nginx {
+    master: Option<Guest>,
+    worker: u32,
+    _directory: tempfile::TempDir,
+}
+
+impl Nginx {
+    fn start(pair: &Pair) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path();
+        std::fs::write(
+            path.join("nginx.conf"),
+            format!(
+                "daemon off; master_process on; worker_processes 1; pid {0}/pid; error_log {0}/error.log; user root;\n\
+                 events {{ worker_connections 1024; }}\n\
+                 http {{ access_log off; default_type text/html; sendfile on; tcp_nopush on; keepalive_requests 1000000000; open_file_cache max=100;\n\
+                 server {{ listen 80; root {1}; }} }}\n",
+                path.display(),
+                builder::root().join("examples/http/htdocs").display()
+            ),
+        )?;
+        let mut command = pair.server().command("nginx");
+        command.arg("-p").arg(path).arg("-c").arg(path.join("nginx.conf"));
+        let master = Guest::start(command)?;
+        pair.client().run(|| Http::connect((pair.server_address(), 80).into())?.request("GET", PAGE))?;
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", master.id()))?;
+        let worker = children.split_whitespace().next().context("nginx has no worker")?.parse()?;
+        Ok(Self { master: Some(master), worker, _directory: directory })
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if let Some(master) = self.master.take() {
+            // The worker goes with its master only if the master can tell it to; a killed one cannot. One that is gone already needs neither.
+            let _ = master.interrupt().and_then(|()| master.ended());
+        }
+    }
+}

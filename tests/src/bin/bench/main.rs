@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
+//!
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `memory`; all of them when none is named. With
+//! `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
+//! machines drift; figures are medians.
+#![forbid(unsafe_code)]
+
+mod boot;
+mod http;
+mod memory;
+mod sizes;
+mod streams;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use fogbow_tests::Skip;
+use fogbow_tests::measure::Row;
+
+/// What measures a section.
+type Section = fn(&Options) -> Result<Vec<Row>>;
+
+const SECTIONS: [(&str, Section); 5] =
+    [("sizes", sizes::rows), ("boot", boot::rows), ("http", http::rows), ("streams", streams::rows), ("memory", memory::rows)];
+
+/// What the command line says.
+#[derive(Debug, Default)]
+struct Options {
+    solo5: Option<PathBuf>,
+    sections: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    let options = options(std::env::args().skip(1))?;
+    let mut broken = 0;
+    println!("{:<58} {:>12} {:>12} {:>7}", "", "ours", "reference", "ratio");
+    for (name, section) in SECTIONS {
+        if !options.sections.is_empty() && !options.sections.iter().any(|section| section == name) {
+            continue;
+        }
+        match section(&options) {
+            Ok(rows) => {
+                for row in rows {
+                    println!("{row}");
+                    broken += usize::from(row.kept() == Some(false));
+                }
+            }
+            Err(error) => match error.downcast::<Skip>() {
+                Ok(Skip(reason)) => println!("{name}: skipped: {reason}"),
+                Err(error) => return Err(error.context(format!("measuring {name}"))),
+            },
+        }
+    }
+    println!("{broken} promises not kept");
+    Ok(())
+}
+
+fn options(mut words: impl Iterator<Item = String>) -> Result<Options> {
+    let mut options = Options::default();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--solo5" => options.solo5 = words.next().map(PathBuf::from),
+            name if SECTIONS.iter().any(|(section, _)| *section == name) => options.sections.push(word),
+            other => bail!("no section {other:?}: the sections are {}", SECTIONS.map(|(name, _)| name).join(", ")),
+        }
+    }
+    Ok(options)
+}

@@ -1,0 +1,215 @@
+//! Images and tenders, built by the project's own builder when a test first asks for them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::Skip;
+use crate::guest::Guest;
+use crate::network::{GUEST, HOST, Namespace, TAP};
+
+/// Where an image runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A process with the host's sockets.
+    Unix,
+    /// A process with the direct stack on a tap.
+    UnixDirect,
+    /// Our spt tender.
+    Spt,
+    /// Our hvt tender on `/dev/kvm`.
+    Hvt,
+}
+
+impl Place {
+    /// Every place.
+    pub const ALL: [Self; 4] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt];
+
+    /// The places where an image runs apart from the host, with memory of its own.
+    pub const IMAGES: [Self; 2] = [Self::Spt, Self::Hvt];
+
+    /// The builder's name of the target.
+    #[must_use]
+    pub const fn target(self) -> &'static str {
+        match self {
+            Self::Unix | Self::UnixDirect => "unix",
+            Self::Spt => "spt",
+            Self::Hvt => "hvt",
+        }
+    }
+
+    /// The name in a test's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnixDirect => "unix-direct",
+            other => other.target(),
+        }
+    }
+
+    /// Starts `image` on this place, with `arguments`.
+    ///
+    /// # Errors
+    /// When the image does not build or start; [`Skip`] when the place is not to be had on this machine.
+    pub fn start(self, image: &str, run: &Run<'_>) -> Result<Guest> {
+        let path = self.image(image)?;
+        let mut command = match (self, run.namespace) {
+            (Self::Unix | Self::UnixDirect, namespace) => command_in(namespace, &path),
+            (Self::Spt | Self::Hvt, namespace) => {
+                if self == Self::Hvt {
+                    require_kvm()?;
+                }
+                let mut command = command_in(namespace, &tender(self.target())?);
+                command.arg(format!("--mem={}", run.memory));
+                command.args(run.network(self).filter(|_| !run.arguments_only));
+                command.args(run.tender).arg(&path);
+                command
+            }
+        };
+        command.args(run.address(self)).args(run.arguments);
+        Guest::start(command)
+    }
+
+    /// The path of `image`, built for this place.
+    ///
+    /// # Errors
+    /// What the builder prints, when it fails.
+    pub fn image(self, image: &str) -> Result<PathBuf> {
+        let mut arguments = vec!["build", image, "--target", self.target()];
+        if self == Self::UnixDirect {
+            arguments.extend(["--stack", "service=direct"]);
+        }
+        let name = format!("{}.{}", image.rsplit('/').next().unwrap_or(image), self.name());
+        let copy = root().join("target/fogbow/tests").join(name);
+        // Both stacks of unix are delivered to one path; a copy keeps them apart.
+        once(&arguments, |delivered| {
+            std::fs::create_dir_all(root().join("target/fogbow/tests"))?;
+            let fresh = copy.with_extension("new");
+            std::fs::copy(root().join(delivered.trim()), &fresh)?;
+            Ok(std::fs::rename(fresh, &copy)?)
+        })?;
+        Ok(copy)
+    }
+}
+
+/// How an image is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Where its network is; `None` for an image without one.
+    pub namespace: Option<&'a Namespace>,
+    /// Guest memory in MiB.
+    pub memory: u32,
+    /// Further options for the tender.
+    pub tender: &'a [&'a str],
+    /// The image's own arguments, after its addresses.
+    pub arguments: &'a [&'a str],
+    /// Leave out what attaches and addresses the network.
+    pub arguments_only: bool,
+}
+
+impl Default for Run<'_> {
+    fn default() -> Self {
+        Self { namespace: None, memory: 64, tender: &[], arguments: &[], arguments_only: false }
+    }
+}
+
+impl Run<'_> {
+    fn network(&self, place: Place) -> Option<String> {
+        (self.namespace.is_some() && matches!(place, Place::Spt | Place::Hvt)).then(|| format!("--net:service={TAP}"))
+    }
+
+    fn address(&self, place: Place) -> Vec<String> {
+        match (self.namespace, place) {
+            _ if self.arguments_only => Vec::new(),
+            (None, _) => Vec::new(),
+            (Some(_), Place::Unix) => vec![format!("--bind={HOST}")],
+            (Some(_), Place::UnixDirect) => {
+                vec![format!("--service-tap={TAP}"), format!("--ipv4={GUEST}/24"), format!("--ipv4-gateway={HOST}")]
+            }
+            (Some(_), _) => vec![format!("--ipv4={GUEST}/24"), format!("--ipv4-gateway={HOST}")],
+        }
+    }
+}
+
+/// The address at which an image of [`Place::start`] serves, seen from its namespace.
+#[must_use]
+pub const fn served_at(place: Place) -> std::net::Ipv4Addr {
+    match place {
+        Place::Unix => HOST,
+        _ => GUEST,
+    }
+}
+
+/// The path of our tender for `target`.
+///
+/// # Errors
+/// What the builder prints, when it fails.
+pub fn tender(target: &str) -> Result<PathBuf> {
+    Ok(PathBuf::from(once(&["tender", target], |_| Ok(()))?.trim()))
+}
+
+/// The path of a program of this package, built in release.
+///
+/// # Errors
+/// What cargo prints, when it fails.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let arguments = ["build", "--quiet", "--release", "--package", "fogbow-tests", "--bin", name];
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root()).status()?;
+    anyhow::ensure!(status.success(), "building {name} failed");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release").join(name))
+}
+
+/// Runs the builder and gives what it prints on standard output.
+///
+/// # Errors
+/// What it prints on standard error, when it fails.
+pub fn xtask(arguments: &[&str]) -> Result<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["xtask", "--quiet"])
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .with_context(|| format!("running cargo xtask {}", arguments.join(" ")))?;
+    if !output.status.success() {
+        bail!("cargo xtask {}:\n{}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The workspace.
+#[must_use]
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// As [`xtask`], but each command is run once by all tests of a process, and `after` it has succeeded once too.
+fn once(arguments: &[&str], after: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+    static DONE: LazyLock<Mutex<HashMap<String, Result<String, String>>>> = LazyLock::new(Mutex::default);
+    // Held while the builder runs: its own parallelism is enough.
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let outcome = done.entry(arguments.join(" ")).or_insert_with(|| {
+        let outcome = xtask(arguments).and_then(|output| after(&output).map(|()| output));
+        outcome.map_err(|error| format!("{error:#}"))
+    });
+    outcome.clone().map_err(|error| anyhow!(error))
+}
+
+fn command_in(namespace: Option<&Namespace>, program: &Path) -> Command {
+    match namespace {
+        Some(namespace) => namespace.command(&program.to_string_lossy()),
+        None => Command::new(program),
+    }
+}
+
+/// Checks once that a guest runs on `/dev/kvm`.
+fn require_kvm() -> Result<()> {
+    static WORKS: LazyLock<Result<(), String>> = LazyLock::new(|| {
+        let open = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+        open.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
+    });
+    WORKS.clone().map_err(|reason| Skip(reason).into())
+}

@@ -1,0 +1,141 @@
+//! A running image: its console, and how it ended.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal};
+
+/// How long anything that a guest should do may take before it counts as not happening. Generous: machines are shared, and some emulate.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A process that runs an image; killed when dropped.
+#[derive(Debug)]
+pub struct Guest {
+    child: Child,
+    console: Arc<Console>,
+}
+
+/// What a guest has printed, on standard output and standard error together.
+#[derive(Debug, Default)]
+struct Console {
+    state: Mutex<ConsoleState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct ConsoleState {
+    text: String,
+    open: u32,
+}
+
+/// How a guest ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The exit status; `None` when a signal ended the process.
+    pub status: Option<i32>,
+    /// All that it printed.
+    pub console: String,
+}
+
+impl Guest {
+    /// Starts `command`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
+        let console = Arc::new(Console::default());
+        let streams: [Option<Box<dyn Read + Send>>; 2] =
+            [child.stdout.take().map(|stream| Box::new(stream) as _), child.stderr.take().map(|stream| Box::new(stream) as _)];
+        for stream in streams.into_iter().flatten() {
+            console.lock().open += 1;
+            let console = Arc::clone(&console);
+            std::thread::spawn(move || console.follow(stream));
+        }
+        Ok(Self { child, console })
+    }
+
+    /// Waits until the console shows `text`.
+    ///
+    /// # Errors
+    /// When the guest ends first, or within [`PATIENCE`] does not print it; the message has the console.
+    pub fn wait_for(&self, text: &str) -> Result<()> {
+        let state = self.console.wait(|state| state.text.contains(text) || state.open == 0)?;
+        if !state.contains(text) {
+            bail!("the guest ended without printing {text:?}; its console:\n{state}");
+        }
+        Ok(())
+    }
+
+    /// Waits until the guest has ended.
+    ///
+    /// # Errors
+    /// When it has not within [`PATIENCE`].
+    pub fn ended(mut self) -> Result<Ended> {
+        let console = self.console.wait(|state| state.open == 0)?;
+        let status = self.child.wait()?.code();
+        Ok(Ended { status, console })
+    }
+
+    /// The process, for looking at it under /proc.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the interrupt signal, as Ctrl-C does.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn interrupt(&self) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).context("the guest has no process")?;
+        rustix::process::kill_process(pid, Signal::INT).context("interrupting the guest")
+    }
+
+    /// What the guest has printed so far.
+    #[must_use]
+    pub fn console(&self) -> String {
+        self.console.lock().text.clone()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Console {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ConsoleState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn follow(&self, mut stream: impl Read) {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            self.lock().text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+            self.changed.notify_all();
+        }
+        self.lock().open -= 1;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, mut until: impl FnMut(&ConsoleState) -> bool) -> Result<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.lock();
+        while !until(&state) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(anyhow!("waited {PATIENCE:?} for the guest in vain; its console:\n{}", state.text));
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        Ok(state.text.clone())
+    }
+}

@@ -1,0 +1,141 @@
+//! Images under our hvt tender with real hardware virtualisation, on any machine: QEMU emulates a processor with AMD's SVM, Debian's
+//! kernel runs on it with its own KVM, and in that the tender runs.
+//!
+//! One boot runs many cases, as each costs little and the boot much. Everything is slow inside: no case may ask for speed. The machine
+//! needs no rights and no network, apart from the packages that its first run downloads.
+
+mod cpio;
+mod packages;
+
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::Skip;
+use crate::builder::{self, Place};
+use crate::guest::{Ended, Guest};
+use cpio::Archive;
+
+const QEMU: &str = "qemu-system-x86_64";
+
+const INIT: &str = include_str!("nested/init.sh");
+
+/// What the first process prints at its end.
+const ALL_RAN: &str = "--- all cases ran";
+
+/// Something to run in the nested machine.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name: letters, digits, `-` and `_`. Cases run in the order of their names.
+    pub name: String,
+    /// A script for busybox's `sh`, which has 40 seconds. `tender` runs an image of `/images`, the http example's files are in `/htdocs`,
+    /// and `tap0` is there with the address 10.0.0.1/24.
+    pub script: String,
+}
+
+/// What a machine printed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    console: String,
+    /// Why it did not run to its end.
+    stopped: Option<String>,
+}
+
+/// Boots a machine of two processors with `images` and runs `cases` in it.
+///
+/// # Errors
+/// [`Skip`] when QEMU or Debian's packages are not to be had here; what the builder prints when an image does not build. A machine that
+/// does not run to its end is no error: its report says so for each case that has no result.
+pub fn run(images: &[&str], cases: &[Case]) -> Result<Report> {
+    require_qemu()?;
+    let parts = packages::prepare()?;
+    let initial = tempfile::NamedTempFile::new()?;
+    std::fs::write(initial.path(), file_system(&parts, images, cases)?)?;
+    let mut command = Command::new(QEMU);
+    command.args(["-M", "q35", "-accel", "tcg", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", "512"]);
+    command.args(["-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio"]);
+    command.arg("-kernel").arg(parts.join("vmlinuz")).arg("-initrd").arg(initial.path());
+    // A panic reboots at once, which ends QEMU.
+    command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+    let guest = Guest::start(command)?;
+    // Patience is for each case, not for all together.
+    let ends = cases.iter().map(|case| format!("<<< {} ", case.name)).chain([ALL_RAN.to_owned()]);
+    let stopped = ends.into_iter().find_map(|end| guest.wait_for(&end).err()).map(|error| format!("{error:#}"));
+    // The serial line ends its lines as terminals do.
+    Ok(Report { console: guest.console().replace('\r', ""), stopped })
+}
+
+impl Report {
+    /// How the script of the case `name` ended.
+    ///
+    /// # Errors
+    /// When it did not, with all that the machine printed.
+    pub fn case(&self, name: &str) -> Result<Ended> {
+        self.find(name).with_context(|| match &self.stopped {
+            Some(stopped) => format!("{name} has no result: {stopped}"),
+            None => format!("{name} has no result; the machine's console:\n{}", self.console),
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<Ended> {
+        let (_, rest) = self.console.split_once(&format!("\n>>> {name}\n"))?;
+        let (console, rest) = rest.split_once(&format!("\n<<< {name} "))?;
+        let status = rest.lines().next()?.parse().ok()?;
+        Some(Ended { status: Some(status), console: console.to_owned() })
+    }
+}
+
+fn require_qemu() -> Result<()> {
+    match Command::new(QEMU).arg("--version").stdout(Stdio::null()).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => bail!("{QEMU} --version: {status}"),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!(Skip(format!("{QEMU} is not installed (package qemu-system-x86)")))
+        }
+        Err(error) => Err(error).with_context(|| format!("running {QEMU}")),
+    }
+}
+
+/// The machine's first and only file system.
+fn file_system(parts: &std::path::Path, images: &[&str], cases: &[Case]) -> Result<Vec<u8>> {
+    let read = |path: &std::path::Path| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let mut archive = Archive::default();
+    for directory in ["bin", "modules", "images", "htdocs", "cases", "dev", "proc", "sys", "tmp"] {
+        archive.directory(directory)?;
+    }
+    archive.file("bin/busybox", &read(&parts.join("busybox"))?)?;
+    archive.file("bin/tender", &read(&builder::tender("hvt")?)?)?;
+    archive.file("init", INIT.as_bytes())?;
+    for module in packages::MODULES {
+        archive.file(&format!("modules/{module}"), &read(&parts.join(module))?)?;
+    }
+    for image in images {
+        archive.file(&format!("images/{image}.hvt"), &read(&Place::Hvt.image(image)?)?)?;
+    }
+    for entry in std::fs::read_dir(builder::root().join("examples/http/htdocs"))? {
+        let path = entry?.path();
+        if path.is_file() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            archive.file(&format!("htdocs/{name}"), &read(&path)?)?;
+        }
+    }
+    for case in cases {
+        archive.file(&format!("cases/{}", case.name), case.script.as_bytes())?;
+    }
+    archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_what_stands_between_a_cases_lines() {
+        let console = "boot\n\n>>> a\nhello\n\n<<< a 64\n\n>>> ab\nno end".to_owned();
+        let report = Report { console, stopped: None };
+        assert_eq!(report.case("a").unwrap(), Ended { status: Some(64), console: "hello\n".to_owned() });
+        assert!(report.case("ab").is_err());
+        assert!(report.case("b").is_err());
+    }
+}

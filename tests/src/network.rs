@@ -1,0 +1,139 @@
+//! Network namespaces with a tap: a wire between a test and its guest that nothing else can see.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::LinkNameSpaceType;
+
+use crate::Skip;
+
+/// The host's address on the tap.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+/// The guest's address.
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// The tap's name in every namespace.
+pub const TAP: &str = "tap0";
+
+/// A network namespace that holds one tap, [`TAP`], with the address [`HOST`]/24. Deleted when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace with a tap.
+    ///
+    /// # Errors
+    /// [`Skip`] without the rights to make one, and what `ip` says otherwise.
+    pub fn new() -> Result<Self> {
+        let namespace = Self::empty()?;
+        namespace.ip(&["tuntap", "add", TAP, "mode", "tap"])?;
+        namespace.ip(&["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
+        namespace.ip(&["link", "set", TAP, "up"])?;
+        Ok(namespace)
+    }
+
+    /// A namespace without a tap, for one end of a [`Pair`].
+    fn empty() -> Result<Self> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            bail!(Skip("making a network namespace needs root".into()));
+        }
+        let name = format!("fogbow-{}-{}", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        ip(&["netns", "add", &name])?;
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// A command that will run in the namespace.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Runs `client` on a thread of its own that sees the namespace's network, and gives what it gives.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, and what `client` says.
+    pub fn run<R: Send>(&self, client: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        let path = format!("/run/netns/{}", self.name);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let file = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context("opening the namespace")?;
+                rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .context("entering the namespace")?;
+                client()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn ip(&self, arguments: &[&str]) -> Result<()> {
+        ip(&[&["-n", &self.name], arguments].concat())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Nothing to be done about a namespace that does not go; the test's verdict stands.
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+/// Two namespaces joined by a pair of virtual Ethernet interfaces: a client's and a server's.
+#[derive(Debug)]
+pub struct Pair {
+    client: Namespace,
+    server: Namespace,
+}
+
+impl Pair {
+    /// Makes a pair.
+    ///
+    /// # Errors
+    /// As [`Namespace::new`].
+    pub fn new() -> Result<Self> {
+        let pair = Self { client: Namespace::empty()?, server: Namespace::empty()? };
+        pair.client.ip(&["link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", &pair.server.name])?;
+        for (namespace, address) in [(&pair.client, HOST), (&pair.server, GUEST)] {
+            namespace.ip(&["addr", "add", &format!("{address}/24"), "dev", "veth0"])?;
+            namespace.ip(&["link", "set", "veth0", "up"])?;
+        }
+        Ok(pair)
+    }
+
+    /// Where the client runs.
+    #[must_use]
+    pub const fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// Where the server runs.
+    #[must_use]
+    pub const fn server(&self) -> &Namespace {
+        &self.server
+    }
+
+    /// The server's address, seen from the client.
+    #[must_use]
+    pub const fn server_address(&self) -> Ipv4Addr {
+        GUEST
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output().context("running `ip` (package iproute2)")?;
+    if !output.status.success() {
+        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Time as an image sees it, against the host's.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use fogbow_tests::builder::{Place, Run};
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    super::on(&[Place::Unix, Place::Spt, Place::Hvt], "clock_sleeps_and_tells_the_time", sleeps_and_tells_the_time)
+}
+
+/// Five lines 40 ms apart: no earlier than that by the host's clock, and the date is the host's.
+fn sleeps_and_tells_the_time(place: Place) -> Result<()> {
+    let start = Instant::now();
+    let ended = place.start("clock", &Run { arguments: &["--count=5", "--interval-ms=40"], ..Run::default() })?.ended()?;
+    ensure!(ended.status == Some(0), "{ended:?}");
+    ensure!(start.elapsed().as_millis() >= 160, "the image did not sleep: {:?}", start.elapsed());
+    let today = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86400;
+    let year = 1970 + (today as f64 / 365.2425) as u64;
+    let lines: Vec<_> = ended.console.lines().filter(|line| line.contains(&format!("{year}-"))).collect();
+    ensure!(lines.len() == 5, "not five lines with this year's date: {ended:?}");
+    let monotonic = lines.iter().map(|line| first_number(line)).collect::<Result<Vec<_>>>()?;
+    ensure!(monotonic.is_sorted(), "the monotonic clock runs back: {monotonic:?}");
+    Ok(())
+}
+
+fn first_number(line: &str) -> Result<f64> {
+    let digits = |c: char| c.is_ascii_digit() || c == '.';
+    let start = line.find(|c: char| c.is_ascii_digit()).with_context(|| format!("no number in {line:?}"))?;
+    let rest = &line[start..];
+    Ok(rest[..rest.find(|c| !digits(c)).unwrap_or(rest.len())].trim_end_matches('.').parse()?)
+}

@@ -1,0 +1,19 @@
+//! What an image must not be able to do: each violation ends with a message that says what it was, and status 255.
+
+use anyhow::{Result, ensure};
+use fogbow_tests::builder::{Place, Run};
+use fogbow_tests::faults::FAULTS;
+use libtest_mimic::Trial;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let cases = FAULTS.into_iter().flat_map(|fault| [(Place::Spt, fault.name, fault.spt), (Place::Hvt, fault.name, fault.hvt)]);
+    cases
+        .map(|(place, fault, message)| super::trial(&format!("fault_{fault}_is_stopped"), place, move || is_stopped(place, fault, message)))
+        .collect()
+}
+
+fn is_stopped(place: Place, fault: &str, message: &str) -> Result<()> {
+    let ended = place.start("faults", &Run { arguments: &[&format!("--fault={fault}")], ..Run::default() })?.ended()?;
+    ensure!(ended.status == Some(255) && ended.console.contains(message), "{ended:?}");
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Every example on every target, with real clients.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod echo;
+mod faults;
+mod hello;
+mod http;
+mod user_network;
+
+use anyhow::Result;
+use fogbow_tests::builder::Place;
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = [hello::trials(), clock::trials(), echo::trials(), http::trials(), faults::trials(), user_network::trials()];
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
+}
+
+/// A test of an image: passes, fails, or is skipped with a reason.
+fn trial(name: &str, place: Place, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    fogbow_tests::trial::trial(format!("{}::{name}", place.name()), test)
+}
+
+/// The same test on several places.
+fn on(places: &[Place], name: &str, test: fn(Place) -> Result<()>) -> Vec<Trial> {
+    places.iter().map(|&place| trial(name, place, move || test(place))).collect()
+}

@@ -1,0 +1,53 @@
+//! From an application to an image in `dist/`: find, resolve, generate, compile, check, deliver.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::application::Application;
+use crate::cli::BuildArgs;
+use crate::progress::{self, Progress};
+use crate::resolve::Resolved;
+use crate::verify::{self, Verified};
+use crate::workspace::Workspace;
+use crate::{compile, files, generate};
+
+/// A built image, or on unix a program.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    pub(crate) application: Application,
+    pub(crate) resolved: Resolved,
+    /// The generated crate.
+    pub(crate) generated: PathBuf,
+    /// `dist/NAME.TARGET`.
+    pub(crate) path: PathBuf,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// What the checks found; `None` for a program.
+    pub(crate) verified: Option<Verified>,
+}
+
+/// Builds an application.
+pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress) -> anyhow::Result<Built> {
+    let application = Application::find(workspace, &args.app)?;
+    let resolved = Resolved::new(&application.manifest, args.target, &args.stack)
+        .with_context(|| format!("{} cannot be built for {}", application.name(), args.target))?;
+    let generated = generate::generate(workspace, &application, &resolved)?;
+    progress.say("Building", format_args!("{} for {} ({})", application.name(), args.target, files::display(&generated.directory)));
+    let linked = compile::compile(workspace, &application, args.target, &generated, args.debug, progress)?;
+    let bytes = fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
+    let stripped = compile::strip(&linked)?;
+    let verified = if args.target.is_image() {
+        let rejected = || format!("{} is no image for {}, and is not delivered", files::display(&linked), args.target);
+        Some(verify::verify(&bytes, &stripped, &resolved).with_context(rejected)?)
+    } else {
+        None
+    };
+    let path = application.dist().join(format!("{}.{}", application.name(), args.target));
+    compile::install(&path, &stripped)?;
+    compile::install(&path.with_extension(format!("{}.debug", args.target)), &bytes)?;
+    let size = stripped.len() as u64;
+    progress.say("Built", format_args!("{}, {}, in {}", files::display(&path), progress::size(size), progress.elapsed()));
+    Ok(Built { application, resolved, generated: generated.directory, path, size, verified })
+}

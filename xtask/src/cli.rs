@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::resolve::{StackChoice, Target};
+
+/// Builds, runs and tests unikernels.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Print nothing but results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a small working application to start from
+    New {
+        /// The directory to make; its last part is the application's name
+        path: PathBuf,
+    },
+    /// Build an application's image and print its path
+    Build {
+        #[command(flatten)]
+        build: BuildArgs,
+    },
+    /// Build an application and run it
+    Run(RunArgs),
+    /// Build an application and print what it is made of
+    Describe {
+        #[command(flatten)]
+        build: BuildArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build everything, install what the tests need, and run all tests
+    Test {
+        /// Passed on to the tests, such as a part of their names
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure what SPECIFICATION.md promises, beside references
+    Bench {
+        /// Passed on: sections to measure (sizes, boot, http, streams, memory), --solo5 DIRECTORY
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run the property tests at length, then load images for a long time
+    Soak {
+        /// How long to load each image, in minutes
+        #[arg(long, default_value_t = 5)]
+        minutes: u32,
+    },
+    /// Remove what was built
+    Clean {
+        /// Of this application alone: an example's name or an application's directory
+        app: Option<String>,
+    },
+    /// Build our tender of a target and print its path
+    Tender {
+        /// The target: spt or hvt
+        target: Target,
+    },
+}
+
+/// Which image to build.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BuildArgs {
+    /// An example's name, or the directory of an application (where its unikernel.toml is)
+    pub(crate) app: String,
+    /// The target
+    #[arg(long, short)]
+    pub(crate) target: Target,
+    /// Build without optimisation, for a debugger
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Which stack a `stack` device gets where a target has both: the host's sockets or the direct one over a frame device
+    #[arg(long, value_name = "NAME=host|direct", value_parser = named::<StackChoice>)]
+    pub(crate) stack: Vec<(String, StackChoice)>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    /// What a network device or stack is attached to: a tap interface, or a user-mode network that needs no privilege
+    #[arg(long, value_name = "NAME=TAP|user[,hostfwd=HOSTPORT:PORT]", value_parser = named::<String>)]
+    pub(crate) net: Vec<(String, String)>,
+    /// The file that a block device is
+    #[arg(long, value_name = "NAME=FILE", value_parser = named::<String>)]
+    pub(crate) block: Vec<(String, String)>,
+    /// The image's memory in megabytes
+    #[arg(long, value_name = "MB")]
+    pub(crate) mem: Option<u32>,
+    /// Run under this tender, a path or a program such as solo5-spt, instead of ours
+    #[arg(long, value_name = "PATH|PROGRAM")]
+    pub(crate) tender: Option<String>,
+    /// The image's own arguments; `-- --help` lists them
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
+/// Reads `NAME=VALUE`.
+fn named<T: std::str::FromStr>(text: &str) -> Result<(String, T), String>
+where
+    T::Err: std::fmt::Display,
+{
+    let (name, value) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty()).ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.parse().map_err(|error: T::Err| error.to_string())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_network_keeps_its_commas() {
+        let line = ["xtask", "run", "http", "--target", "spt", "--net", "service=user,hostfwd=8080:80", "--", "--port=80"];
+        let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { panic!("not run") };
+        assert_eq!(run.net, [("service".to_owned(), "user,hostfwd=8080:80".to_owned())]);
+        assert_eq!(run.arguments, ["--port=80"]);
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for line in [
+            &["xtask", "build", "http"][..],
+            &["xtask", "build", "http", "-t", "xen"],
+            &["xtask", "run", "http", "-t", "spt", "--net", "tap0"],
+        ] {
+            assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+}

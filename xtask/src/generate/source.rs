@@ -1,0 +1,145 @@
+//! `main.rs` of a generated crate: the arguments, the devices, and the call of the application's `start`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::application::Application;
+use crate::files;
+use crate::manifest::{Argument, Device};
+use crate::resolve::{ArgumentGroup, Implementation, Resolved, ResolvedDevice, Target};
+
+use super::{LINKER_SCRIPT, Origin, embed};
+
+pub(super) fn main(origin: &Origin, application: &Application, resolved: &Resolved, directory: &Path) -> anyhow::Result<String> {
+    let mut text = format!("//! The image `{}` for the target {}.\n//!\n{}", application.name(), resolved.target, origin.comment("//!"));
+    if resolved.target.is_image() {
+        text.push_str("#![no_std]\n#![no_main]\n");
+    }
+    text.push('\n');
+    text.push_str(&uses(resolved));
+    for device in resolved.devices.iter().filter(|device| device.implementation == Implementation::Embedded) {
+        let _ = writeln!(text, "mod {};\n", embed::module(&device.device));
+    }
+    text.push_str(&image(application, resolved));
+    for group in &resolved.groups {
+        text.push_str(&constant(application, group, resolved, directory)?);
+    }
+    let devices: Vec<String> = resolved.host_devices().map(|(device, kind)| format!("{kind} {:?}", device.device.name)).collect();
+    let target = resolved.target.crate_name();
+    let _ = writeln!(text, "{target}::image! {{ image: IMAGE, devices: [{}], start: start }}\n", devices.join(", "));
+    if resolved.target.is_image() {
+        let _ = writeln!(
+            text,
+            "// Read here so that a change of the linker script links the image anew.\nconst _: &[u8] = include_bytes!(\"../{LINKER_SCRIPT}\");\n"
+        );
+    }
+    text.push_str("async fn start() -> Result<(), StartError> {\n");
+    for device in &resolved.devices {
+        text.push_str(&open(device, resolved.target));
+    }
+    let names: Vec<&str> = resolved.devices.iter().map(|device| device.device.name.as_str()).collect();
+    let _ = writeln!(text, "    application::start({}).await.map_err(StartError::application)\n}}", names.join(", "));
+    Ok(text)
+}
+
+fn uses(resolved: &Resolved) -> String {
+    let has = |implementation| resolved.devices.iter().any(|device| device.implementation == implementation);
+    let has_constants = resolved.groups.iter().any(|group| matches!(group.path, "APPLICATION" | "DIRECTORY"));
+    let mut text = String::new();
+    text.push_str(if has_constants {
+        "use fogbow::arguments::{Argument, COMMON, Group};\n"
+    } else if resolved.groups.len() > 1 {
+        "use fogbow::arguments::{COMMON, Group};\n"
+    } else {
+        "use fogbow::arguments::COMMON;\n"
+    });
+    text.push_str("use fogbow::{Image, StartError};\n");
+    text.push_str(match (has(Implementation::Embedded), has(Implementation::Memory)) {
+        (true, true) => "use fogbow_kv::{Embedded, Memory};\n",
+        (true, false) => "use fogbow_kv::Embedded;\n",
+        (false, true) => "use fogbow_kv::Memory;\n",
+        (false, false) => "",
+    });
+    for (implementation, line) in
+        [(Implementation::DirectStack, "use fogbow_net::direct::Direct;\n"), (Implementation::Directory, "use fogbow_unix::Directory;\n")]
+    {
+        if has(implementation) {
+            text.push_str(line);
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn image(application: &Application, resolved: &Resolved) -> String {
+    let mut text = format!(
+        "const IMAGE: Image = Image {{\n    name: {:?},\n    version: {:?},\n    arguments: &[\n",
+        application.name(),
+        application.package.version
+    );
+    for group in &resolved.groups {
+        let _ = match group.path {
+            "COMMON" => writeln!(text, "        COMMON,"),
+            _ => writeln!(text, "        Group {{ prefix: {:?}, arguments: {} }},", group.prefix, constant_name(group)),
+        };
+    }
+    text.push_str("    ],\n};\n\n");
+    text
+}
+
+/// How the group's arguments are named in the generated code.
+fn constant_name(group: &ArgumentGroup) -> String {
+    match group.path {
+        "DIRECTORY" => format!("{}DIRECTORY", group.prefix.replace('-', "_").to_uppercase()),
+        path => path.to_owned(),
+    }
+}
+
+/// The constant of a group whose arguments are declared in the generated code itself.
+fn constant(application: &Application, group: &ArgumentGroup, resolved: &Resolved, directory: &Path) -> anyhow::Result<String> {
+    if !matches!(group.path, "APPLICATION" | "DIRECTORY") {
+        return Ok(String::new());
+    }
+    let mut text = format!("/// Arguments of {}.\nconst {}: &[Argument] = &[\n", group.owner, constant_name(group));
+    for Argument { name, default, doc, .. } in &group.arguments {
+        let default = match (default, group.path) {
+            (None, _) => "None".to_owned(),
+            (Some(source), "DIRECTORY") => {
+                let device = resolved.devices.iter().map(|device| &device.device).find(|device| device.source.as_ref() == Some(source));
+                format!("Some(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))", source_path(application, device, directory)?)
+            }
+            (Some(default), _) => format!("Some({default:?})"),
+        };
+        let _ = writeln!(text, "    Argument {{ name: {name:?}, default: {default}, doc: {doc:?} }},");
+    }
+    text.push_str("];\n\n");
+    Ok(text)
+}
+
+/// The way from the generated crate to the directory of a store, after a slash.
+fn source_path(application: &Application, device: Option<&Device>, directory: &Path) -> anyhow::Result<String> {
+    let Some(device) = device else { return Ok(String::new()) };
+    let source = embed::source_directory(application, device)?;
+    Ok(format!("/{}", files::utf8(&files::relative(directory, &source))?))
+}
+
+/// The lines that open a device and bind it to its name.
+fn open(device: &ResolvedDevice, target: Target) -> String {
+    let name = &device.device.name;
+    let target = target.crate_name();
+    let failed = format!("map_err(|error| StartError::new({name:?}, error))");
+    match device.implementation {
+        Implementation::HostStack => format!("    let {name} = fogbow_unix::stack()?;\n"),
+        Implementation::DirectStack => format!(
+            "    let {name} = {target}::net({name:?}).{failed}?;\n    let {name} = Direct::from_arguments({name}, {:?})?;\n",
+            device.prefix
+        ),
+        Implementation::Frames => format!("    let {name} = {target}::net({name:?}).{failed}?;\n"),
+        Implementation::Block => format!("    let {name} = {target}::block({name:?}).{failed}?;\n"),
+        Implementation::Embedded => format!("    let {name} = Embedded::new(&{}::ENTRIES);\n", embed::module(&device.device)),
+        Implementation::Directory => format!(
+            "    let {name} = fogbow::arguments::parse::<String>(\"{name}-directory\")?;\n    let {name} = Directory::open({name}).{failed}?;\n"
+        ),
+        Implementation::Memory => format!("    let {name} = Memory::new();\n"),
+    }
+}

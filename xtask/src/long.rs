@@ -1,0 +1,35 @@
+//! What takes longer than a test may: measurements and soaks.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::progress::Progress;
+use crate::workspace::{self, Workspace};
+
+/// Cases that each property test tries in a soak; proptest's own default, which tests keep to, is 256.
+const SOAK_CASES: u32 = 20_000;
+
+/// Runs the benchmarks.
+pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let program = ["run", "--quiet", "--release", "--package", "fogbow-tests", "--bin", "bench", "--"];
+    run(workspace, &program, arguments, None)
+}
+
+/// Runs the property tests with many cases, then the soak of images.
+pub(crate) fn soak(workspace: &Workspace, minutes: u32, progress: &Progress) -> anyhow::Result<ExitCode> {
+    progress.say("Soaking", format_args!("all property tests, {SOAK_CASES} cases each"));
+    let tests = ["test", "--quiet", "--release", "--workspace", "--all-features", "--lib", "--bins", "--exclude", "fogbow-tests"];
+    let properties = run(workspace, &tests, &[], Some(("PROPTEST_CASES", SOAK_CASES.to_string())))?;
+    progress.say("Soaking", format_args!("images, {minutes} minutes each"));
+    let program = ["run", "--quiet", "--release", "--package", "fogbow-tests", "--bin", "soak", "--"];
+    let images = run(workspace, &program, &[minutes.to_string()], None)?;
+    Ok(if properties == ExitCode::SUCCESS { images } else { properties })
+}
+
+fn run(workspace: &Workspace, cargo: &[&str], arguments: &[String], variable: Option<(&str, String)>) -> anyhow::Result<ExitCode> {
+    let mut command = workspace::cargo();
+    command.current_dir(workspace.root()).args(cargo).args(arguments).envs(variable);
+    let status = command.status().context("cannot start cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

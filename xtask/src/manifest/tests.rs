@@ -1,0 +1,124 @@
+use super::*;
+use proptest::prelude::*;
+
+const HTTP: &str = r#"
+name = "http"
+
+[[device]]
+kind = "stack"
+name = "service"
+
+[[device]]
+kind = "kv_ro"
+name = "htdocs"
+source = "htdocs"
+
+[[arg]]
+name = "port"
+default = "80"
+doc = "TCP port to serve"
+http = true
+"#;
+
+fn problem(text: &str) -> (usize, String) {
+    let Problem { line, message } = Manifest::parse(text).expect_err(text);
+    (line, message)
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let manifest = Manifest::parse(HTTP).unwrap();
+    assert_eq!(manifest.name, "http");
+    assert_eq!(
+        manifest.devices.iter().map(|device| (device.kind, device.name.as_str())).collect::<Vec<_>>(),
+        [(Kind::Stack, "service"), (Kind::KvReadOnly, "htdocs")]
+    );
+    assert_eq!(manifest.devices[1].source.as_deref(), Some("htdocs"));
+    let port = Argument {
+        name: "port".into(),
+        default: Some("80".into()),
+        doc: "TCP port to serve".into(),
+        serves: Serves { tcp: true, udp: false, http: true },
+    };
+    assert_eq!(manifest.arguments, [port]);
+}
+
+#[test]
+fn a_slip_is_named_with_its_line_and_what_was_meant() {
+    let text = HTTP.replace("\"stack\"", "\"stak\"");
+    assert_eq!(
+        problem(&text),
+        (5, "device 'service': unknown kind \"stak\": did you mean \"stack\"? (allowed: stack, net, block, kv_ro, kv_rw)".into())
+    );
+    let text = HTTP.replace("source =", "sorce =");
+    assert_eq!(
+        problem(&text),
+        (11, "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, source)".into())
+    );
+    let text = HTTP.replace("source = \"htdocs\"", "");
+    assert_eq!(problem(&text), (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds".into()));
+    let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
+    assert_eq!(problem(&text), (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, source)".into()));
+    let text = HTTP.replace("doc =", "dok =");
+    assert_eq!(
+        problem(&text),
+        (16, "argument 'port': unknown field \"dok\": did you mean \"doc\"? (allowed: name, default, doc, tcp, udp, http)".into())
+    );
+    let text = HTTP.replace("[[device]]", "[[devices]]");
+    assert_eq!(problem(&text), (4, "unknown field \"devices\": did you mean \"device\"? (allowed: name, optimize, device, arg)".into()));
+}
+
+#[test]
+fn wrong_values_are_explained() {
+    for (from, to, line, message) in [
+        ("name = \"http\"", "title = 'x'", 2, "unknown field \"title\": allowed: name, optimize, device, arg"),
+        ("name = \"http\"", "", 1, "field \"name\" is missing: the application's name"),
+        ("name = \"http\"", "name = \"My App\"", 2, "name \"My App\": write lower-case letters, digits and dashes, a letter first"),
+        ("\"80\"", "80", 15, "default is a number, and text is wanted: write default = \"80\""),
+        ("\"80\"", "\"http\"", 15, "argument 'port': default \"http\" is no port: write a number from 1 to 65535"),
+        ("= true", "= \"yes\"", 17, "http is a value of type string, and true or false is wanted: write http = true"),
+        ("name = \"port\"", "name = \"logs\"", 14, "argument 'logs': every image has --logs already: choose another name"),
+        ("name = \"service\"", "name = \"fire-wall\"", 6, "device name \"fire-wall\": write lower-case letters and digits, a letter first"),
+        ("name = \"service\"", "name = \"type\"", 6, "device name \"type\": it is a word of the Rust language: choose another"),
+        ("name = \"service\"", "name = \"htdocs\"", 8, "device 'htdocs' is declared already, in line 4: rename one"),
+        (
+            "name = \"service\"",
+            "name = \"service\"\nsource = \"x\"",
+            7,
+            "device 'service': a stack device has no source: leave it out (kv_ro and kv_rw have one)",
+        ),
+        ("[[arg]]", "[arg]", 13, "arg is to be a list of tables: write [[arg]] above each"),
+    ] {
+        let text = HTTP.replacen(from, to, 1);
+        assert_eq!(problem(&text), (line, message.into()), "{from} -> {to}");
+    }
+    assert!(problem("name = ").1.starts_with("this is not TOML: "));
+}
+
+#[test]
+fn names_are_as_long_as_a_manifest_allows() {
+    let file = |length: usize| format!("name = \"a\"\n[[device]]\nkind = \"net\"\nname = \"{}\"\n", "n".repeat(length));
+    assert!(Manifest::parse(&file(NAME_MAX)).is_ok());
+    assert!(problem(&file(NAME_MAX + 1)).1.contains("68 characters"));
+}
+
+#[test]
+fn there_are_at_most_as_many_devices_as_a_manifest_holds() {
+    let file =
+        |count| (0..count).fold("name = \"a\"\n".to_owned(), |text, n| text + &format!("[[device]]\nkind = \"net\"\nname = \"n{n}\"\n"));
+    assert!(Manifest::parse(&file(63)).is_ok());
+    assert!(problem(&file(64)).1.starts_with("more than 63 devices"));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in any::<String>()) {
+        let _ = Manifest::parse(&text);
+    }
+
+    #[test]
+    fn nearly_right_text_never_panics(at in 0..HTTP.len(), with in "[a-z\\[\\]\"=\\n\\\\.{}0-9é]{0,6}", cut in 0..8usize) {
+        let end = (at + cut).min(HTTP.len());
+        let _ = Manifest::parse(&format!("{}{with}{}", &HTTP[..at], &HTTP[end..]));
+    }
+}

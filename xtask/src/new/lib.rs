@@ -1,0 +1,46 @@
+//! NAME: prints a greeting.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::error::Error;
+
+use fogbow::{arguments, println};
+use fogbow_kv::{Key, ReadOnly};
+
+/// Prints the greeting that is in `texts`, to the one whom `--name` names.
+///
+/// # Errors
+/// What ends the image: its message goes to the console.
+pub async fn start(texts: impl ReadOnly) -> Result<(), Box<dyn Error>> {
+    let name: String = arguments::parse("name")?;
+    let greeting = texts.get(Key::new("greeting.txt")?).await?;
+    println!("{}, {name}!", core::str::from_utf8(greeting.as_ref())?.trim());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use fogbow::arguments::{Argument, Group};
+    use fogbow::simulation::Simulation;
+    use fogbow_kv::{Key, Memory, ReadWrite};
+
+    const ARGUMENTS: Group = Group { prefix: "", arguments: &[Argument { name: "name", default: Some("world"), doc: "" }] };
+
+    #[test]
+    fn greets_by_name() {
+        let simulation = Simulation::new(1).with_arguments(&[ARGUMENTS], ["--name=Ada"]);
+        let outcome = simulation.block_on(async {
+            let texts = Memory::new();
+            texts.set(Key::new("greeting.txt").unwrap(), b"Good morning\n").await.unwrap();
+            super::start(texts).await.map_err(|error| error.to_string())
+        });
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(simulation.console(), "Good morning, Ada!\n");
+    }
+}

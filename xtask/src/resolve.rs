@@ -1,0 +1,395 @@
+//! Which implementation each device of an application gets on a target, and which arguments come with it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{bail, ensure};
+use fogbow_tender::elf;
+use fogbow_tender::manifest::DeviceKind;
+
+use crate::manifest::{Argument, Device, Kind, Manifest};
+use crate::suggest;
+
+/// What an image is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Unix,
+    Spt,
+    Hvt,
+}
+
+impl Target {
+    pub(crate) const ALL: [Self; 3] = [Self::Unix, Self::Spt, Self::Hvt];
+    const NAMES: [&'static str; 3] = ["unix", "spt", "hvt"];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unix => "unix",
+            Self::Spt => "spt",
+            Self::Hvt => "hvt",
+        }
+    }
+
+    /// The target's crate as generated code names it.
+    pub(crate) fn crate_name(self) -> &'static str {
+        match self {
+            Self::Unix => "fogbow_unix",
+            Self::Spt => "fogbow_spt",
+            Self::Hvt => "fogbow_hvt",
+        }
+    }
+
+    /// What an image's ABI note says; `None` where the result is a process, not an image. The versions are `SPT_ABI_VERSION` of `spt_abi.h` and
+    /// `HVT_ABI_VERSION` of `hvt_abi.h`.
+    pub(crate) fn abi(self) -> Option<elf::Abi> {
+        match self {
+            Self::Unix => None,
+            Self::Spt => Some(elf::Abi { target: elf::Target::Spt, version: 2 }),
+            Self::Hvt => Some(elf::Abi { target: elf::Target::Hvt, version: 2 }),
+        }
+    }
+
+    /// True when the result is an image for a tender, false when it is a process.
+    pub(crate) fn is_image(self) -> bool {
+        self.abi().is_some()
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|target| target.name() == name);
+        found.ok_or_else(|| format!("unknown target: {}", suggest::hint(name, &Self::NAMES)))
+    }
+}
+
+/// What the user wants for a `stack` device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StackChoice {
+    Host,
+    Direct,
+}
+
+impl FromStr for StackChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "host" => Ok(Self::Host),
+            "direct" => Ok(Self::Direct),
+            _ => Err(format!("unknown stack \"{name}\": {}", suggest::hint(name, &["host", "direct"]))),
+        }
+    }
+}
+
+/// What stands behind a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Implementation {
+    HostStack,
+    DirectStack,
+    Frames,
+    Block,
+    Embedded,
+    Directory,
+    Memory,
+}
+
+impl Implementation {
+    /// In words.
+    pub(crate) fn describe(self, target: Target) -> &'static str {
+        match (self, target) {
+            (Self::HostStack, _) => "the host's sockets",
+            (Self::DirectStack, Target::Unix) => "direct stack over a tap interface",
+            (Self::DirectStack, _) => "direct stack over a net device",
+            (Self::Frames, Target::Unix) => "tap interface",
+            (Self::Frames, _) => "net device",
+            (Self::Block, Target::Unix) => "file",
+            (Self::Block, _) => "block device",
+            (Self::Embedded, _) => "embedded in the image",
+            (Self::Directory, _) => "directory of the host",
+            (Self::Memory, _) => "in memory, empty at start",
+        }
+    }
+
+    /// The device that the host has to attach.
+    pub(crate) fn host_device(self) -> Option<DeviceKind> {
+        match self {
+            Self::DirectStack | Self::Frames => Some(DeviceKind::Net),
+            Self::Block => Some(DeviceKind::Block),
+            Self::HostStack | Self::Embedded | Self::Directory | Self::Memory => None,
+        }
+    }
+
+    /// Whether the target can offer it.
+    fn is_on(self, target: Target) -> bool {
+        match self {
+            Self::HostStack | Self::Directory => target == Target::Unix,
+            Self::DirectStack | Self::Frames | Self::Block | Self::Embedded | Self::Memory => true,
+        }
+    }
+
+    fn default_for(device: &Device, target: Target) -> Self {
+        match (device.kind, target) {
+            (Kind::Stack, Target::Unix) => Self::HostStack,
+            (Kind::Stack, _) => Self::DirectStack,
+            (Kind::Net, _) => Self::Frames,
+            (Kind::Block, _) => Self::Block,
+            (Kind::KvReadOnly, Target::Unix) => Self::Directory,
+            (Kind::KvReadOnly, _) => Self::Embedded,
+            (Kind::KvReadWrite, Target::Unix) if device.source.is_some() => Self::Directory,
+            (Kind::KvReadWrite, _) => Self::Memory,
+        }
+    }
+}
+
+/// A device with what stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ResolvedDevice {
+    pub(crate) device: Device,
+    pub(crate) implementation: Implementation,
+    /// What a direct stack's arguments begin with: empty where an image has only one, `NAME-` otherwise.
+    pub(crate) prefix: String,
+}
+
+/// Arguments that belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArgumentGroup {
+    /// Whose they are, for messages.
+    pub(crate) owner: String,
+    /// What their names begin with.
+    pub(crate) prefix: String,
+    /// How generated code names them.
+    pub(crate) path: &'static str,
+    pub(crate) arguments: Vec<Argument>,
+}
+
+/// An application on a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    pub(crate) manifest: Manifest,
+    pub(crate) target: Target,
+    pub(crate) devices: Vec<ResolvedDevice>,
+    /// All arguments of the image, in the order of its `--help`.
+    pub(crate) groups: Vec<ArgumentGroup>,
+}
+
+impl Resolved {
+    /// Resolves every device of `manifest` for `target`.
+    pub(crate) fn new(manifest: &Manifest, target: Target, choices: &[(String, StackChoice)]) -> anyhow::Result<Self> {
+        check_choices(manifest, choices)?;
+        let implementations = manifest.devices.iter().map(|device| {
+            let choice = choices.iter().rev().find(|(name, _)| *name == device.name).map(|(_, choice)| choice);
+            let implementation = match choice {
+                Some(StackChoice::Host) => Implementation::HostStack,
+                Some(StackChoice::Direct) => Implementation::DirectStack,
+                None => Implementation::default_for(device, target),
+            };
+            check_offered(device, implementation, target)?;
+            Ok(implementation)
+        });
+        let implementations = implementations.collect::<anyhow::Result<Vec<_>>>()?;
+        let is_alone = implementations.iter().filter(|implementation| **implementation == Implementation::DirectStack).count() == 1;
+        let devices = manifest.devices.iter().zip(implementations).map(|(device, implementation)| {
+            let prefix = if is_alone { String::new() } else { format!("{}-", device.name) };
+            ResolvedDevice { device: device.clone(), implementation, prefix }
+        });
+        let devices: Vec<ResolvedDevice> = devices.collect();
+        let groups = groups(manifest, target, &devices);
+        check_arguments(&groups)?;
+        Ok(Self { manifest: manifest.clone(), target, devices, groups })
+    }
+
+    /// The devices that the host attaches, in the manifest's order.
+    pub(crate) fn host_devices(&self) -> impl Iterator<Item = (&ResolvedDevice, DeviceKind)> {
+        self.devices.iter().filter_map(|device| Some((device, device.implementation.host_device()?)))
+    }
+}
+
+fn check_choices(manifest: &Manifest, choices: &[(String, StackChoice)]) -> anyhow::Result<()> {
+    let stacks: Vec<&str> = manifest.devices.iter().filter(|d| d.kind == Kind::Stack).map(|device| device.name.as_str()).collect();
+    for (name, _) in choices {
+        ensure!(!stacks.is_empty(), "--stack {name}=...: the application has no device of kind stack");
+        ensure!(stacks.contains(&name.as_str()), "--stack {name}=...: no stack is called '{name}': {}", suggest::hint(name, &stacks));
+    }
+    Ok(())
+}
+
+fn check_offered(device: &Device, implementation: Implementation, target: Target) -> anyhow::Result<()> {
+    if implementation.is_on(target) {
+        return Ok(());
+    }
+    let others: Vec<&str> = Target::ALL.into_iter().filter(|other| implementation.is_on(*other)).map(Target::name).collect();
+    bail!(
+        "device '{}' ({}, {}): the target {target} cannot offer it; {} can",
+        device.name,
+        device.kind,
+        implementation.describe(target),
+        others.join(", ")
+    )
+}
+
+fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Vec<ArgumentGroup> {
+    let mut groups = vec![declared("every image", "", "COMMON", fogbow::arguments::COMMON.arguments)];
+    let application = ArgumentGroup {
+        owner: "the application".to_owned(),
+        prefix: String::new(),
+        path: "APPLICATION",
+        arguments: manifest.arguments.clone(),
+    };
+    if !application.arguments.is_empty() {
+        groups.push(application);
+    }
+    if devices.iter().any(|device| device.implementation == Implementation::HostStack) {
+        groups.push(declared("the host's sockets", "", "fogbow_unix::STACK_ARGUMENTS", fogbow_unix::STACK_ARGUMENTS));
+    }
+    for ResolvedDevice { device, implementation, prefix } in devices {
+        let owner = format!("device '{}'", device.name);
+        let own = format!("{}-", device.name);
+        if *implementation == Implementation::DirectStack {
+            groups.push(declared(&owner, prefix, "fogbow_net::direct::ARGUMENTS", fogbow_net::direct::ARGUMENTS));
+        }
+        match (target, implementation) {
+            (Target::Unix, Implementation::DirectStack | Implementation::Frames) => {
+                groups.push(declared(&owner, &own, "fogbow_unix::NET_ARGUMENTS", fogbow_unix::NET_ARGUMENTS));
+            }
+            (Target::Unix, Implementation::Block) => {
+                groups.push(declared(&owner, &own, "fogbow_unix::BLOCK_ARGUMENTS", fogbow_unix::BLOCK_ARGUMENTS));
+            }
+            (_, Implementation::Directory) => groups.push(ArgumentGroup {
+                owner,
+                prefix: own,
+                path: "DIRECTORY",
+                arguments: vec![Argument {
+                    name: "directory".to_owned(),
+                    default: device.source.clone(),
+                    doc: "the directory of the host that is this store".to_owned(),
+                    serves: crate::manifest::Serves::default(),
+                }],
+            }),
+            _ => {}
+        }
+    }
+    groups
+}
+
+fn declared(owner: &str, prefix: &str, path: &'static str, arguments: &[fogbow::arguments::Argument]) -> ArgumentGroup {
+    let arguments = arguments.iter().map(|argument| Argument {
+        name: argument.name.to_owned(),
+        default: argument.default.map(str::to_owned),
+        doc: argument.doc.to_owned(),
+        serves: crate::manifest::Serves::default(),
+    });
+    ArgumentGroup { owner: owner.to_owned(), prefix: prefix.to_owned(), path, arguments: arguments.collect() }
+}
+
+fn check_arguments(groups: &[ArgumentGroup]) -> anyhow::Result<()> {
+    let mut owners = std::collections::BTreeMap::new();
+    for group in groups {
+        for argument in &group.arguments {
+            let name = format!("{}{}", group.prefix, argument.name);
+            if let Some(other) = owners.insert(name.clone(), &group.owner) {
+                bail!(
+                    "the argument --{name} belongs both to {other} and to {}: rename the application's argument or the device",
+                    group.owner
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APPLICATION: &str = r#"
+        name = "app"
+        device = [
+            { kind = "stack", name = "service" },
+            { kind = "net", name = "wire" },
+            { kind = "block", name = "disk" },
+            { kind = "kv_ro", name = "pages", source = "pages" },
+            { kind = "kv_rw", name = "state" },
+            { kind = "kv_rw", name = "kept", source = "kept" },
+        ]
+    "#;
+
+    fn resolve(text: &str, target: Target, choices: &[(&str, StackChoice)]) -> Result<Resolved, String> {
+        let choices: Vec<_> = choices.iter().map(|(name, choice)| ((*name).to_owned(), *choice)).collect();
+        Resolved::new(&Manifest::parse(text).unwrap(), target, &choices).map_err(|error| error.to_string())
+    }
+
+    fn implementations(resolved: &Resolved) -> Vec<Implementation> {
+        resolved.devices.iter().map(|device| device.implementation).collect()
+    }
+
+    fn argument_names(resolved: &Resolved) -> Vec<String> {
+        let names = resolved.groups.iter().flat_map(|group| group.arguments.iter().map(|a| format!("{}{}", group.prefix, a.name)));
+        names.collect()
+    }
+
+    #[test]
+    fn each_kind_has_its_implementation_on_each_target() {
+        use Implementation::*;
+        for target in [Target::Spt, Target::Hvt] {
+            let resolved = resolve(APPLICATION, target, &[]).unwrap();
+            assert_eq!(implementations(&resolved), [DirectStack, Frames, Block, Embedded, Memory, Memory]);
+            let attached: Vec<_> = resolved.host_devices().map(|(device, kind)| (device.device.name.as_str(), kind)).collect();
+            assert_eq!(attached, [("service", DeviceKind::Net), ("wire", DeviceKind::Net), ("disk", DeviceKind::Block)]);
+        }
+        let resolved = resolve(APPLICATION, Target::Unix, &[]).unwrap();
+        assert_eq!(implementations(&resolved), [HostStack, Frames, Block, Directory, Memory, Directory]);
+        let resolved = resolve(APPLICATION, Target::Unix, &[("service", StackChoice::Direct)]).unwrap();
+        assert_eq!(implementations(&resolved)[0], DirectStack);
+    }
+
+    #[test]
+    fn what_a_target_cannot_offer_is_an_error_that_names_those_that_can() {
+        assert_eq!(
+            resolve(APPLICATION, Target::Spt, &[("service", StackChoice::Host)]),
+            Err("device 'service' (stack, the host's sockets): the target spt cannot offer it; unix can".to_owned())
+        );
+        let error = resolve(APPLICATION, Target::Unix, &[("servce", StackChoice::Host)]).unwrap_err();
+        assert!(error.contains("did you mean \"service\"?"), "{error}");
+    }
+
+    #[test]
+    fn arguments_of_one_stack_are_bare_and_of_several_are_prefixed() {
+        let one = resolve(APPLICATION, Target::Hvt, &[]).unwrap();
+        assert!(argument_names(&one).contains(&"ipv4".to_owned()), "{:?}", argument_names(&one));
+        let two = APPLICATION.replace("{ kind = \"net\", name = \"wire\" }", "{ kind = \"stack\", name = \"admin\" }");
+        let two = argument_names(&resolve(&two, Target::Hvt, &[]).unwrap());
+        assert!(two.contains(&"service-ipv4".to_owned()) && two.contains(&"admin-ipv4".to_owned()) && !two.contains(&"ipv4".to_owned()));
+    }
+
+    #[test]
+    fn a_process_takes_its_devices_from_arguments() {
+        let names = argument_names(&resolve(APPLICATION, Target::Unix, &[]).unwrap());
+        for name in ["bind", "wire-tap", "disk-file", "pages-directory", "kept-directory"] {
+            assert!(names.contains(&name.to_owned()), "{name} is not in {names:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_clash_are_refused() {
+        let text = format!("{APPLICATION}\n[[arg]]\nname = \"ipv4\"\n");
+        assert_eq!(
+            resolve(&text, Target::Spt, &[]).unwrap_err(),
+            "the argument --ipv4 belongs both to the application and to device 'service': rename the application's argument or the device"
+        );
+        assert!(resolve(&text, Target::Unix, &[]).is_ok());
+    }
+
+    #[test]
+    fn targets_have_names() {
+        assert_eq!("hvt".parse(), Ok(Target::Hvt));
+        assert_eq!("stp".parse::<Target>(), Err("unknown target: did you mean \"spt\"? (allowed: unix, spt, hvt)".to_owned()));
+    }
+}

@@ -1,0 +1,139 @@
+//! What every image must be before it is called built.
+//!
+//! The checks that a tender makes are made with the tender's own code; those that only the builder can make are here.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, bail, ensure};
+use fogbow_tender::elf::{Image, Layout, PAGE_SIZE, SegmentType};
+use fogbow_tender::manifest::{Device, Manifest, Name};
+use object::elf::{FileHeader64, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS, SHF_ALLOC};
+use object::read::elf::{ElfFile64, ProgramHeader as _};
+use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags};
+
+use crate::resolve::Resolved;
+
+/// The sections an image's memory is made of. Anything else is something that nobody has thought of.
+const SECTIONS: [&str; 10] = [
+    ".text",
+    ".interp",
+    ".note.solo5.not_openbsd",
+    ".note.solo5.abi",
+    ".note.solo5.manifest",
+    ".rodata",
+    ".guard",
+    ".data",
+    ".bss",
+    ".stack",
+];
+
+/// The notes an image has, each in a program header of its own, in this order: name and type. Types as in Solo5's `elf_abi.h`:
+/// the operating-system note of OpenBSD, `ABI1_NOTE_TYPE`, `MFT1_NOTE_TYPE`.
+const NOTES: [(&str, u32); 3] = [("OpenBSD", 1), ("Solo5", 0x3149_4241), ("Solo5", 0x3154_464d)];
+
+/// What a checked image is.
+#[derive(Clone, Debug)]
+pub(crate) struct Verified {
+    pub(crate) layout: Layout,
+    pub(crate) manifest: Manifest,
+}
+
+/// Checks an image: as linked, with its symbols, and as it is delivered.
+pub(crate) fn verify(linked: &[u8], delivered: &[u8], resolved: &Resolved) -> anyhow::Result<Verified> {
+    check_contents(linked)?;
+    let verified = check_as_tender(linked, resolved)?;
+    let stripped = check_as_tender(delivered, resolved).context("after stripping")?;
+    ensure!(verified.layout.end == stripped.layout.end, "stripping changed the image's layout");
+    Ok(stripped)
+}
+
+/// Which manifest the application's devices make.
+pub(crate) fn expected_manifest(resolved: &Resolved) -> anyhow::Result<Manifest> {
+    let devices = resolved.host_devices().map(|(device, kind)| {
+        let name = Name::new(&device.device.name).with_context(|| format!("device '{}' has no valid name", device.device.name))?;
+        Ok(Device { name, kind })
+    });
+    Ok(Manifest::new(devices.collect::<anyhow::Result<_>>()?)?)
+}
+
+fn check_as_tender(file: &[u8], resolved: &Resolved) -> anyhow::Result<Verified> {
+    let abi = resolved.target.abi().context("a process is no image")?;
+    let image = Image::read(file)?;
+    image.require(abi)?;
+    // Any memory: whether the image fits is for the one who runs it.
+    let layout = image.layout(i64::MAX.cast_unsigned())?;
+    // That no two segments share a page of memory is checked with the layout; here, that a page of memory is a page of the file.
+    let mut loaded = image.program_headers().iter().filter(|header| header.segment_type == SegmentType::LOAD);
+    if let Some(header) = loaded.find(|header| header.address % PAGE_SIZE != header.file_offset % PAGE_SIZE) {
+        bail!("the segment at {:#x} is at {:#x} in the file, another place in its page", header.address, header.file_offset);
+    }
+    let manifest = image.manifest()?;
+    let expected = expected_manifest(resolved)?;
+    ensure!(manifest == expected, "the manifest declares {manifest}, and {} asks for {expected}", crate::manifest::FILE);
+    Ok(Verified { layout, manifest })
+}
+
+fn check_contents(linked: &[u8]) -> anyhow::Result<()> {
+    let file = ElfFile64::<Endianness>::parse(linked).context("not an ELF file")?;
+    // Stray sections first: they put other things out of place.
+    check_sections(&file)?;
+    check_symbols(&file)?;
+    check_program_headers(&file)
+}
+
+fn check_program_headers(file: &ElfFile64<'_, Endianness>) -> anyhow::Result<()> {
+    let endian = file.endian();
+    let mut notes = Vec::new();
+    for header in file.elf_program_headers() {
+        match header.p_type(endian) {
+            PT_DYNAMIC => bail!("it has a dynamic section: some crate links a shared library"),
+            PT_TLS => bail!("it has thread-local storage, which an image has no threads for: some crate uses #[thread_local]"),
+            PT_NOTE => notes.push(note_of(header, endian, file.data())?),
+            PT_LOAD | PT_INTERP => {}
+            other => bail!("it has a program header of type {other:#x}, which the linker script does not ask for"),
+        }
+    }
+    let wanted = NOTES.map(|(name, kind)| (name.to_owned(), kind));
+    ensure!(notes == wanted, "its notes are {}, and {} are wanted", list(&notes), list(&wanted));
+    Ok(())
+}
+
+/// The one note of a note segment.
+fn note_of(
+    header: &<FileHeader64<Endianness> as object::read::elf::FileHeader>::ProgramHeader,
+    endian: Endianness,
+    data: &[u8],
+) -> anyhow::Result<(String, u32)> {
+    let mut notes = header.notes(endian, data)?.context("a note segment cannot be read")?;
+    let note = notes.next()?.context("a note segment is empty")?;
+    ensure!(notes.next()?.is_none(), "a note segment has more than one note");
+    Ok((String::from_utf8_lossy(note.name()).into_owned(), note.n_type(endian).0))
+}
+
+fn list(notes: &[(String, u32)]) -> String {
+    let mut text = String::new();
+    for (name, kind) in notes {
+        let _ = write!(text, "{}{name} {kind:#x}", if text.is_empty() { "" } else { ", " });
+    }
+    if text.is_empty() { "none".to_owned() } else { text }
+}
+
+fn check_sections(file: &ElfFile64<'_, Endianness>) -> anyhow::Result<()> {
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
+        let name = section.name()?;
+        if sh_flags.contains(SHF_ALLOC) && section.size() > 0 && !SECTIONS.contains(&name) {
+            bail!("it has a section {name} of {} bytes, which the linker script does not place", section.size());
+        }
+    }
+    Ok(())
+}
+
+fn check_symbols(file: &ElfFile64<'_, Endianness>) -> anyhow::Result<()> {
+    let undefined: Vec<&str> = file.symbols().filter(|symbol| symbol.is_undefined()).filter_map(|symbol| symbol.name().ok()).collect();
+    ensure!(undefined.is_empty(), "it has undefined symbols: {}", undefined.join(", "));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
