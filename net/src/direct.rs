@@ -11,9 +11,12 @@
 //!
 //! Limits: one IPv4 address, given at start; no IPv4 fragments, no options in IP headers that ask for anything, no loopback to the own address; no
 //! selective acknowledgement of what this end sends, and no TCP time stamps. Initial sequence numbers come from smoltcp's generator, which is seeded
-//! from the target's entropy but is not a cryptographic one. smoltcp keeps 256 neighbours' hardware addresses in a list.
+//! from the target's entropy but is not a cryptographic one. A connection's buffers keep the size that they begin with.
 
+mod arp;
+mod clock;
 mod config;
+mod counters;
 mod demultiplex;
 mod device;
 mod driver;
@@ -30,13 +33,16 @@ use core::cell::RefCell;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddr};
 
-use fogbow::{StartError, random, time};
+use fogbow::{StartError, arguments, random, time};
+use smoltcp::wire::EthernetAddress;
 
+use config::YesNo;
 pub use config::{ARGUMENTS, Config, CongestionControl, DirectError, Ipv4Cidr, Ipv4CidrError};
+pub use counters::{Cause, Drops, FlowCounters, Statistics};
 pub use tcp::{ReadHalf, TcpListener, TcpStream, WriteHalf};
 pub use udp::DirectUdpSocket;
 
-use crate::frame::FrameDevice;
+use crate::frame::{FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
 use crate::stack::{BindError, ConnectError, ListenError, Stack};
 use engine::Engine;
 
@@ -46,7 +52,8 @@ use engine::Engine;
 pub struct Direct(Handle);
 
 impl Direct {
-    /// Starts a stack over `device`.
+    /// Starts a stack over `device`. It announces its address to the neighbours, which Linux does not wait to be free either; see
+    /// [`new_after_probe`](Self::new_after_probe).
     ///
     /// # Errors
     /// [`DirectError`] when the addresses or the device cannot be used.
@@ -55,11 +62,36 @@ impl Direct {
     /// When no runtime is running.
     pub fn new<D: FrameDevice>(device: D, config: Config) -> Result<Self, DirectError> {
         let info = device.info();
+        let (receiver, transmitter) = device.split();
+        Self::start(info, receiver, transmitter, config)
+    }
+
+    /// Starts a stack over `device` after the network has been asked whether another host has the address (RFC 5227, section 2.1), which takes 4 to
+    /// 7 seconds.
+    ///
+    /// # Errors
+    /// [`DirectError::AddressInUse`] when one has, otherwise as [`new`](Self::new).
+    ///
+    /// # Panics
+    /// When no runtime is running.
+    pub async fn new_after_probe<D: FrameDevice>(device: D, config: Config) -> Result<Self, DirectError> {
+        config.check()?;
+        let info = device.info();
+        let (mut receiver, mut transmitter) = device.split();
+        arp::probe(&config.ipv4, EthernetAddress(info.mac.0), &mut receiver, &mut transmitter).await?;
+        Self::start(info, receiver, transmitter, config)
+    }
+
+    fn start<R: FrameReceiver, T: FrameTransmitter>(
+        info: FrameInfo,
+        receiver: R,
+        mut transmitter: T,
+        config: Config,
+    ) -> Result<Self, DirectError> {
         let mut random = [0; 3];
         for number in &mut random {
             *number = random::next_u64().map_err(|_| DirectError::Entropy)?;
         }
-        let (receiver, mut transmitter) = device.split();
         log::info!("{} on {}, MTU {}, at most {} connections", config.ipv4, info.mac, info.mtu, config.max_connections);
         let engine = Engine::new(config, info, &mut transmitter, random, flow::instant(time::now()))?;
         let engine = Rc::new(RefCell::new(engine));
@@ -75,9 +107,13 @@ impl Direct {
     ///
     /// # Panics
     /// When no runtime is running.
-    pub fn from_arguments<D: FrameDevice>(device: D, prefix: &str) -> Result<Self, StartError> {
+    pub async fn from_arguments<D: FrameDevice>(device: D, prefix: &str) -> Result<Self, StartError> {
         let config = Config::from_arguments(prefix)?;
-        Self::new(device, config).map_err(|error| StartError::new("network", error))
+        let started = match arguments::parse::<YesNo>(&alloc::format!("{prefix}ipv4-probe"))? {
+            YesNo(true) => Self::new_after_probe(device, config).await,
+            YesNo(false) => Self::new(device, config),
+        };
+        started.map_err(|error| StartError::new("network", error))
     }
 
     /// What the stack has done and holds.
@@ -87,6 +123,7 @@ impl Direct {
             connections: engine.tcp_flows,
             handshakes: engine.half_open.len(),
             reserved: engine.time_wait.len(),
+            neighbours: engine.neighbours.len(),
             tcp_memory: engine.tcp_memory_used,
             ..engine.statistics
         })
@@ -122,32 +159,6 @@ impl Stack for Direct {
     fn bind(&self, port: u16) -> Result<DirectUdpSocket, BindError> {
         DirectUdpSocket::bind(self.0.clone(), port)
     }
-}
-
-/// What a [`Direct`] stack has done since its start, and what it holds now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Statistics {
-    /// Frames taken from the device.
-    pub frames_received: u64,
-    /// Of these, frames that were malformed or not for this stack.
-    pub frames_ignored: u64,
-    /// Frames given to the device.
-    pub frames_sent: u64,
-    /// How often smoltcp was let work on a socket: the measure of work that does not depend on the machine.
-    pub flow_polls: u64,
-    /// Connections that peers have opened.
-    pub connections_accepted: u64,
-    /// Connection requests that were dropped for want of room, or whose place another took before they were complete.
-    pub requests_dropped: u64,
-    /// TCP connections now, handshakes and closing ones included.
-    pub connections: usize,
-    /// Of these, connections in their handshake.
-    pub handshakes: usize,
-    /// Closed connections whose address pair is still reserved.
-    pub reserved: usize,
-    /// Memory that TCP connections take, in bytes, with what is kept for new ones.
-    pub tcp_memory: usize,
 }
 
 /// A reference to the engine that something outside of the driver holds.

@@ -13,11 +13,21 @@ use fogbow::time::Duration;
 /// The boot arguments of a direct stack; with several stacks in an image each has a prefix of its own.
 pub const ARGUMENTS: &[Argument] = &[
     Argument { name: "ipv4", default: None, doc: "the stack's IPv4 address and prefix length, such as 10.0.0.2/24; needed" },
+    Argument {
+        name: "ipv4-probe",
+        default: Some("no"),
+        doc: "yes asks the network for 4 to 7 seconds whether another host has the address, and ends the image if one has",
+    },
     Argument { name: "ipv4-gateway", default: None, doc: "the router to addresses outside of the own network, such as 10.0.0.1" },
     Argument {
         name: "tcp-buffer",
         default: None,
         doc: "bytes buffered per TCP connection and direction, 2048 to 1048576; chosen from free memory when left out",
+    },
+    Argument {
+        name: "tcp-memory",
+        default: None,
+        doc: "bytes that TCP connections may use together, from 65536; half of the free memory when left out",
     },
     Argument {
         name: "max-connections",
@@ -29,6 +39,8 @@ pub const ARGUMENTS: &[Argument] = &[
 /// The smallest and the largest buffer of a connection that can be asked for, in bytes. Less than 2048 cannot hold a segment of plain Ethernet; more
 /// than 1 MiB no longer helps any path this stack has been measured on.
 const TCP_BUFFER_LIMITS: core::ops::RangeInclusive<usize> = 2048..=1024 * 1024;
+/// What connections may use together at least and at most, in bytes: two dozen of the smallest, and as much as a 64-bit machine has.
+const TCP_MEMORY_LIMITS: core::ops::RangeInclusive<usize> = 65536..=1 << 40;
 /// The buffers chosen from free memory: large enough for full speed on a local link at best, for a page of text at least.
 const TCP_BUFFER_AUTOMATIC: (usize, usize) = (4096, 256 * 1024);
 /// What buffers may use where the target cannot tell how much memory there is: an ordinary process.
@@ -139,6 +151,11 @@ pub struct Config {
     pub udp_buffer: usize,
     /// How connections react to loss.
     pub congestion_control: CongestionControl,
+    /// The shortest wait before a segment that is not acknowledged is repeated, between 100 ms and a second; three times the round trip of the
+    /// handshake if that is longer. RFC 6298, section 2.4, recommends a second; Linux and BSD wait 200 ms and less.
+    pub least_rto: Duration,
+    /// Neighbours whose hardware addresses are remembered at most. A record takes some 60 bytes.
+    pub neighbours: usize,
 }
 
 impl Config {
@@ -171,6 +188,8 @@ impl Config {
             time_wait_records: (tcp_memory / 4096).clamp(64, 8192),
             udp_buffer: (tcp_memory / 128).clamp(4096, 128 * 1024),
             congestion_control: CongestionControl::Reno,
+            least_rto: Duration::from_millis(200),
+            neighbours: (tcp_memory / 4096).clamp(256, 4096),
         };
         config.set_tcp_buffer(TCP_BUFFER_AUTOMATIC);
         config
@@ -199,6 +218,10 @@ impl Config {
         let name = |name: &str| alloc::format!("{prefix}{name}");
         let mut config = Self::new(arguments::parse(&name("ipv4"))?);
         config.gateway = arguments::parse_optional(&name("ipv4-gateway"))?;
+        if let Some(memory) = bounded(&name("tcp-memory"), TCP_MEMORY_LIMITS)? {
+            config.tcp_memory = memory;
+            config.set_tcp_buffer(config.tcp_buffer);
+        }
         if let Some(size) = bounded(&name("tcp-buffer"), TCP_BUFFER_LIMITS)? {
             config.set_tcp_buffer((size, size));
         }
@@ -226,6 +249,21 @@ pub(super) fn is_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
 }
 
+/// The value of an argument that is `yes` or `no`.
+pub(super) struct YesNo(pub(super) bool);
+
+impl FromStr for YesNo {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "yes" => Ok(Self(true)),
+            "no" => Ok(Self(false)),
+            _ => Err("write yes or no"),
+        }
+    }
+}
+
 /// The argument `name` as a number within `limits`.
 fn bounded(name: &str, limits: core::ops::RangeInclusive<usize>) -> Result<Option<usize>, ArgumentError> {
     match arguments::parse_optional::<usize>(name)? {
@@ -246,6 +284,8 @@ pub enum DirectError {
     Address,
     /// The gateway is not another host of the stack's own network.
     Gateway,
+    /// Another host has the address.
+    AddressInUse,
     /// The device's own address is not one of a single device.
     HardwareAddress,
     /// The device's frames are too short or longer than any Ethernet.
@@ -259,6 +299,7 @@ impl fmt::Display for DirectError {
         f.write_str(match self {
             Self::Address => "the IPv4 address is not one of a host: give an address such as 10.0.0.2/24",
             Self::Gateway => "the gateway is not another host of the stack's own network: check both addresses and the prefix length",
+            Self::AddressInUse => "another host of the network has the IPv4 address: give this stack one of its own",
             Self::HardwareAddress => "the network device's hardware address is a group address: give the device one of its own",
             Self::Mtu => "the network device's MTU is not between 576 and 9000 bytes",
             Self::Entropy => "the target offers no entropy, which sequence numbers need: give the machine RDRAND or a random device",

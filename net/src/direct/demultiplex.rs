@@ -1,7 +1,7 @@
 //! Which flow a frame belongs to: a look at its headers, before anything is allocated or changed.
 //!
-//! Nothing here is trusted: a frame that lies about its ports reaches a flow that rejects it by its checksum. Only what creates state, a connection
-//! request, is verified at once ([`is_genuine`]).
+//! Every check that needs no connection is made here, once, so that each frame that is dropped is counted under its cause; smoltcp is told not to
+//! verify checksums again.
 
 use core::hash::{BuildHasher, Hasher};
 use core::net::Ipv4Addr;
@@ -9,11 +9,12 @@ use core::net::Ipv4Addr;
 use siphasher::sip::SipHasher13;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, TcpPacket, TcpRepr,
-    TcpSeqNumber, UdpPacket,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Packet, IpAddress, IpProtocol, Ipv4Packet,
+    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
 };
 
-use super::config::is_host;
+use super::config::{Ipv4Cidr, is_host};
+use super::counters::Cause;
 
 /// A connection, seen from a stack that has one address: the peer's address and port, and the own port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,14 +46,21 @@ impl FlowKey {
 pub(super) enum Frame {
     /// A TCP segment to this stack.
     Tcp(Segment),
-    /// A UDP datagram to this port.
-    Udp(u16),
-    /// An ARP message to this stack from that neighbour.
-    Arp(Ipv4Addr),
+    /// A UDP datagram to this port; `alone` when it was sent to this stack and no other.
+    Udp { port: u16, alone: bool },
+    /// An ARP message, for this stack or not.
+    Arp(Message),
     /// Something else that the interface may answer, such as an echo request.
     Other,
-    /// Nothing for this stack.
-    Ignored,
+}
+
+/// An ARP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) is_request: bool,
+    pub(super) hardware: EthernetAddress,
+    pub(super) sender: Ipv4Addr,
+    pub(super) target: Ipv4Addr,
 }
 
 /// The parts of a TCP header that the stack itself decides on.
@@ -70,51 +78,94 @@ pub(super) struct Segment {
     pub(super) payload: usize,
 }
 
-/// Looks at a frame that has come to a stack with the addresses given.
-pub(super) fn classify(frame: &[u8], mac: EthernetAddress, address: Ipv4Addr) -> Frame {
-    parse(frame, mac, address).unwrap_or(Frame::Ignored)
-}
-
-fn parse(frame: &[u8], mac: EthernetAddress, address: Ipv4Addr) -> Option<Frame> {
-    let ethernet = EthernetFrame::new_checked(frame).ok()?;
-    let to_us_alone = ethernet.dst_addr() == mac;
-    if !to_us_alone && ethernet.dst_addr().is_unicast() {
-        return None;
+/// Looks at a frame that has come to a stack with the addresses given. What it lets through is for this stack, well-formed and has right checksums.
+pub(super) fn classify(frame: &[u8], mac: EthernetAddress, network: &Ipv4Cidr) -> Result<Frame, Cause> {
+    let ethernet = EthernetFrame::new_checked(frame).or(Err(Cause::Malformed))?;
+    let alone = ethernet.dst_addr() == mac;
+    if !alone && ethernet.dst_addr().is_unicast() {
+        return Err(Cause::NotForUs);
+    }
+    if !ethernet.src_addr().is_unicast() {
+        return Err(Cause::Malformed);
     }
     match ethernet.ethertype() {
-        EthernetProtocol::Arp => {
-            let ArpRepr::EthernetIpv4 { source_protocol_addr, target_protocol_addr, .. } =
-                ArpRepr::parse(&ArpPacket::new_checked(ethernet.payload()).ok()?).ok()?
-            else {
-                return None;
-            };
-            (target_protocol_addr == address).then_some(Frame::Arp(source_protocol_addr))
-        }
-        EthernetProtocol::Ipv4 => {
-            let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-            if ip.more_frags() || ip.frag_offset() != 0 {
-                return None;
-            }
-            if ip.next_header() == IpProtocol::Udp {
-                return Some(Frame::Udp(UdpPacket::new_checked(ip.payload()).ok()?.dst_port()));
-            }
-            // Answering what was sent to everyone would make this stack part of an amplifier (RFC 1122, 3.2.2.6 and 4.2.3.10).
-            if !to_us_alone || ip.dst_addr() != address || ip.src_addr() == address {
-                return None;
-            }
-            match ip.next_header() {
-                IpProtocol::Tcp => segment(&ip).map(Frame::Tcp),
-                _ => Some(Frame::Other),
-            }
-        }
-        _ => None,
+        EthernetProtocol::Arp => message(ethernet.payload()).ok_or(Cause::Malformed).map(Frame::Arp),
+        EthernetProtocol::Ipv4 => packet(ethernet.payload(), alone, network),
+        _ => Err(Cause::NotForUs),
     }
 }
 
-fn segment(ip: &Ipv4Packet<&[u8]>) -> Option<Segment> {
-    let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-    Some(Segment {
-        key: FlowKey::new(ip.src_addr(), tcp.src_port(), tcp.dst_port()),
+fn message(payload: &[u8]) -> Option<Message> {
+    let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, target_protocol_addr, .. } =
+        ArpRepr::parse(&ArpPacket::new_checked(payload).ok()?).ok()?
+    else {
+        return None;
+    };
+    let is_request = match operation {
+        ArpOperation::Request => true,
+        ArpOperation::Reply => false,
+        _ => return None,
+    };
+    let message = Message { is_request, hardware: source_hardware_addr, sender: source_protocol_addr, target: target_protocol_addr };
+    source_hardware_addr.is_unicast().then_some(message)
+}
+
+fn packet(payload: &[u8], alone: bool, network: &Ipv4Cidr) -> Result<Frame, Cause> {
+    let ip = Ipv4Packet::new_checked(payload).or(Err(Cause::Malformed))?;
+    if ip.version() != 4 {
+        return Err(Cause::Malformed);
+    }
+    if !ip.verify_checksum() {
+        return Err(Cause::IpChecksum);
+    }
+    let (source, destination) = (ip.src_addr(), ip.dst_addr());
+    let to_us = destination == network.address;
+    if !to_us && !destination.is_broadcast() && network.broadcast() != Some(destination) {
+        return Err(Cause::NotForUs);
+    }
+    // Only a host that is looking for its address has none yet, and it speaks UDP.
+    let is_unspecified = source.is_unspecified() && ip.next_header() == IpProtocol::Udp;
+    if source == network.address || network.broadcast() == Some(source) || !(is_host(source) || is_unspecified) {
+        return Err(Cause::Malformed);
+    }
+    if ip.more_frags() || ip.frag_offset() != 0 {
+        return Err(Cause::Fragment);
+    }
+    let addresses = (IpAddress::Ipv4(source), IpAddress::Ipv4(destination));
+    if ip.next_header() == IpProtocol::Udp {
+        let udp = UdpPacket::new_checked(ip.payload()).or(Err(Cause::Malformed))?;
+        if !udp.verify_checksum(&addresses.0, &addresses.1) {
+            return Err(Cause::UdpChecksum);
+        }
+        if udp.dst_port() == 0 {
+            return Err(Cause::Malformed);
+        }
+        return Ok(Frame::Udp { port: udp.dst_port(), alone: alone && to_us && !is_unspecified });
+    }
+    // Answering what was sent to everyone would make this stack part of an amplifier (RFC 1122, sections 3.2.2.6 and 4.2.3.10).
+    if !alone || !to_us {
+        return Err(Cause::Broadcast);
+    }
+    match ip.next_header() {
+        IpProtocol::Tcp => {
+            let tcp = TcpPacket::new_checked(ip.payload()).or(Err(Cause::Malformed))?;
+            if !tcp.verify_checksum(&addresses.0, &addresses.1) {
+                return Err(Cause::TcpChecksum);
+            }
+            TcpRepr::parse(&tcp, &addresses.0, &addresses.1, &ChecksumCapabilities::ignored()).or(Err(Cause::Malformed))?;
+            Ok(Frame::Tcp(segment(source, &tcp)))
+        }
+        IpProtocol::Icmp => {
+            let icmp = Icmpv4Packet::new_checked(ip.payload()).or(Err(Cause::Malformed))?;
+            if icmp.verify_checksum() { Ok(Frame::Other) } else { Err(Cause::IcmpChecksum) }
+        }
+        _ => Ok(Frame::Other),
+    }
+}
+
+fn segment(source: Ipv4Addr, tcp: &TcpPacket<&[u8]>) -> Segment {
+    Segment {
+        key: FlowKey::new(source, tcp.src_port(), tcp.dst_port()),
         syn: tcp.syn(),
         ack: tcp.ack(),
         fin: tcp.fin(),
@@ -122,21 +173,7 @@ fn segment(ip: &Ipv4Packet<&[u8]>) -> Option<Segment> {
         sequence: tcp.seq_number(),
         length: tcp.segment_len(),
         payload: tcp.payload().len(),
-    })
-}
-
-/// Whether a TCP frame that [`classify`] let through has right checksums and well-formed headers and comes from the address of one host.
-pub(super) fn is_genuine(frame: &[u8], is_broadcast: impl FnOnce(Ipv4Addr) -> bool) -> bool {
-    let check = || {
-        let checksums = ChecksumCapabilities::default();
-        let ethernet = EthernetFrame::new_checked(frame).ok()?;
-        let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-        let Ipv4Repr { src_addr, dst_addr, .. } = Ipv4Repr::parse(&ip, &checksums).ok()?;
-        let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-        TcpRepr::parse(&tcp, &IpAddress::Ipv4(src_addr), &IpAddress::Ipv4(dst_addr), &checksums).ok()?;
-        (ethernet.src_addr().is_unicast() && is_host(src_addr) && !is_broadcast(src_addr)).then_some(())
-    };
-    check().is_some()
+    }
 }
 
 /// A hash whose key only this stack knows, so that a peer cannot choose addresses and ports that collide.

@@ -14,33 +14,31 @@ use slab::Slab;
 use smoltcp::iface::{self, Interface, PollResult, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, TcpSeqNumber};
+use smoltcp::wire::{EthernetAddress, EthernetFrame, HardwareAddress, IpAddress, IpCidr, TcpSeqNumber};
 
+use super::clock::Clock;
 use super::config::{Config, DirectError};
+use super::counters::{Cause, Statistics};
 use super::demultiplex::{self, FlowKey, Frame, Keyed, Segment};
-use super::device::{self, Port};
+use super::device::{Port, To, Wire};
+use super::flow;
 use super::flow::{Flow, Holder, Kind, drain};
 use super::listeners::Listening;
 use super::neighbours::Neighbours;
 use super::timers::Timers;
-use super::{Statistics, flow};
-use crate::frame::{FrameInfo, FrameTransmitter};
+use crate::frame::{ETHERNET_HEADER, FrameInfo, FrameTransmitter};
 use crate::stack::StreamError;
 
 /// MTUs that make sense: every IPv4 host takes 576 bytes (RFC 791), and 9000 are the largest frames in use.
 const MTU_LIMITS: core::ops::RangeInclusive<usize> = 576..=9000;
 /// Frames that a flow may send before others have their turn.
 const BURST: usize = 64;
-/// For how long smoltcp lets a socket rest whose neighbour it does not know (`Meta::DISCOVERY_SILENT_TIME`). A deadline just that far away is how
-/// it says so.
-const NEIGHBOUR_SILENCE: Duration = Duration::from_secs(1);
+/// Frames sent in one pass, all flows together, before frames that have come have their turn: a few batches of those, so that neither starves.
+const PASS: usize = 256;
 /// When to look again at a flow which says it can send now but does not.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
 /// In TIME-WAIT smoltcp's deadline is seconds away once all has been acknowledged, and milliseconds before.
 const TIME_WAIT_ACKNOWLEDGED: Duration = Duration::from_secs(1);
-
-/// How often in a row, a second apart, a UDP socket may fail to reach a neighbour before its queues are emptied.
-const MOST_BLOCKED: u8 = 3;
 
 /// What stands for a connection in the table of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +52,7 @@ pub(super) enum Entry {
 pub(super) struct Engine {
     pub(super) config: Config,
     pub(super) mtu: usize,
-    mac: EthernetAddress,
+    pub(super) mac: EthernetAddress,
     pub(super) interface: Interface,
     /// For frames that belong to no flow: the interface answers echo requests, ARP and segments to closed ports by itself.
     nothing: SocketSet<'static>,
@@ -66,10 +64,13 @@ pub(super) struct Engine {
     pub(super) half_open: Vec<u32>,
     pub(super) time_wait: VecDeque<(Instant, FlowKey)>,
     /// Flows to attend to, each once.
-    dirty: Vec<u32>,
-    attended: Vec<u32>,
+    dirty: VecDeque<u32>,
     pub(super) timers: Timers,
     pub(super) neighbours: Neighbours,
+    /// When this stack has last said that its address is taken.
+    pub(super) defended: Option<Instant>,
+    /// A packet whose destination is not known yet.
+    scratch: Vec<u8>,
     /// Flows of closed connections, to be used again.
     #[expect(clippy::vec_box, reason = "the boxes themselves are used again: taking one out moves a pointer and allocates nothing")]
     pub(super) spare: Vec<Box<Flow>>,
@@ -102,19 +103,18 @@ impl Engine {
         if !MTU_LIMITS.contains(&info.mtu) {
             return Err(DirectError::Mtu);
         }
-        let mut settings = iface::Config::new(HardwareAddress::Ethernet(mac));
+        let mut settings = iface::Config::new(HardwareAddress::Ip);
         settings.random_seed = random[2];
         let mut statistics = Statistics::default();
-        let mut port = Port { frame: None, transmitter, mtu: info.mtu, sent: &mut statistics.frames_sent };
+        let wire = Wire { transmitter, statistics: &mut statistics, mac };
+        let mut port = Port { packet: None, wire, to: To::Nobody, mtu: info.mtu };
         let mut interface = Interface::new(settings, &mut port, now);
-        // Neither list is full: both are empty.
+        // The list is not full: it is empty.
         interface.update_ip_addrs(|addresses| {
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(config.ipv4.address), config.ipv4.prefix_length));
         });
-        if let Some(gateway) = config.gateway {
-            let _ = interface.routes_mut().add_default_ipv4_route(gateway);
-        }
         let keyed = Keyed(random[0], random[1]);
+        let neighbours = Neighbours::new(keyed, config.neighbours);
         Ok(Self {
             config,
             mtu: info.mtu,
@@ -127,10 +127,11 @@ impl Engine {
             datagrams: HashMap::with_hasher(keyed),
             half_open: Vec::new(),
             time_wait: VecDeque::new(),
-            dirty: Vec::new(),
-            attended: Vec::new(),
+            dirty: VecDeque::new(),
             timers: Timers::default(),
-            neighbours: Neighbours::new(keyed),
+            neighbours,
+            defended: None,
+            scratch: Vec::new(),
             spare: Vec::new(),
             tcp_memory_used: 0,
             tcp_flows: 0,
@@ -143,14 +144,6 @@ impl Engine {
         })
     }
 
-    /// Tells the neighbours that this stack's address is here.
-    pub(super) fn announce(&mut self, transmitter: &mut impl FrameTransmitter) {
-        if transmitter.has_room() {
-            self.statistics.frames_sent += 1;
-            device::send_arp_request(transmitter, self.mac, self.config.ipv4.address, self.config.ipv4.address);
-        }
-    }
-
     pub(super) fn flow(&mut self, id: u32) -> Option<&mut Flow> {
         self.flows.get_mut(id as usize).map(|flow| &mut **flow)
     }
@@ -161,7 +154,7 @@ impl Engine {
             && !flow.dirty
         {
             flow.dirty = true;
-            self.dirty.push(id);
+            self.dirty.push_back(id);
             self.wake_driver();
         }
     }
@@ -196,42 +189,52 @@ impl Engine {
         if self.config.ipv4.contains(destination) { Some(destination) } else { self.config.gateway }
     }
 
+    /// The device, for frames that smoltcp has no part in.
+    pub(super) fn wire<'a, T>(&'a mut self, transmitter: &'a mut T) -> Wire<'a, T> {
+        Wire { transmitter, statistics: &mut self.statistics, mac: self.mac }
+    }
+
     /// Takes a frame from the wire.
     pub(super) fn ingress<T: FrameTransmitter>(&mut self, frame: &[u8], transmitter: &mut T) {
         self.statistics.frames_received += 1;
-        match demultiplex::classify(frame, self.mac, self.config.ipv4.address) {
-            Frame::Tcp(segment) => self.ingress_segment(&segment, frame, transmitter),
-            Frame::Udp(port) => match self.datagrams.get(&port).copied() {
-                Some(id) => {
-                    self.process(id, frame, transmitter);
-                }
-                None => self.answer(frame, transmitter),
+        self.statistics.bytes_received += frame.len() as u64;
+        match demultiplex::classify(frame, self.mac, &self.config.ipv4) {
+            Ok(Frame::Tcp(segment)) => self.ingress_segment(&segment, frame, transmitter),
+            Ok(Frame::Udp { port, alone }) => match self.datagrams.get(&port).copied() {
+                Some(id) => self.ingress_datagram(id, frame, transmitter),
+                None if alone => self.answer(frame, transmitter),
+                None => self.statistics.drops.count(Cause::Broadcast),
             },
-            Frame::Arp(neighbour) => {
-                self.answer(frame, transmitter);
-                let waiting = self.neighbours.learn(neighbour, self.now);
-                waiting.flows.into_iter().for_each(|id| self.mark_dirty(id));
-                waiting.datagrams.into_iter().for_each(|datagram| self.enqueue_held(&datagram));
-            }
-            Frame::Other => self.answer(frame, transmitter),
-            Frame::Ignored => self.statistics.frames_ignored += 1,
+            Ok(Frame::Arp(message)) => self.ingress_arp(&message, transmitter),
+            Ok(Frame::Other) => self.answer(frame, transmitter),
+            Err(cause) => self.statistics.drops.count(cause),
         }
     }
 
     /// Lets smoltcp process a frame that belongs to no flow.
     fn answer<T: FrameTransmitter>(&mut self, frame: &[u8], transmitter: &mut T) {
-        let mut port = Port { frame: Some(frame), transmitter, mtu: self.mtu, sent: &mut self.statistics.frames_sent };
+        let wire = Wire { transmitter, statistics: &mut self.statistics, mac: self.mac };
+        let (from, packet) = open(frame);
+        let mut port = Port { packet: Some(packet), wire, to: To::Neighbour(from), mtu: self.mtu };
         self.interface.poll_ingress_single(self.now, &mut port, &mut self.nothing);
     }
 
-    /// Lets smoltcp process a frame with one flow's socket alone. Gives the states of a TCP flow before and after.
-    fn process<T: FrameTransmitter>(&mut self, id: u32, frame: &[u8], transmitter: &mut T) -> Option<(tcp::State, tcp::State)> {
-        let mut port = Port { frame: Some(frame), transmitter, mtu: self.mtu, sent: &mut self.statistics.frames_sent };
+    /// Lets smoltcp process a frame with one flow's socket alone.
+    pub(super) fn process<T: FrameTransmitter>(&mut self, id: u32, frame: &[u8], transmitter: &mut T) -> Option<&mut Flow> {
+        let wire = Wire { transmitter, statistics: &mut self.statistics, mac: self.mac };
         let flow = self.flows.get_mut(id as usize)?;
-        self.statistics.flow_polls += 1;
-        let before = flow.tcp().map(|(socket, _)| socket.state());
-        self.interface.poll_ingress_single(self.now, &mut port, &mut flow.set);
-        Some((before?, flow.tcp()?.0.state()))
+        let (from, packet) = open(frame);
+        let (to, now) = match &mut flow.kind {
+            Kind::Tcp(state) => {
+                state.tally.counters.segments_received += 1;
+                (To::Peer(from, &mut state.tally), state.clock.at(self.now))
+            }
+            Kind::Udp(_) => (To::Neighbour(from), self.now),
+        };
+        let mut port = Port { packet: Some(packet), wire, to, mtu: self.mtu };
+        port.wire.statistics.flow_polls += 1;
+        self.interface.poll_ingress_single(now, &mut port, &mut flow.set);
+        Some(flow)
     }
 
     fn ingress_segment<T: FrameTransmitter>(&mut self, segment: &Segment, frame: &[u8], transmitter: &mut T) {
@@ -239,7 +242,7 @@ impl Engine {
             Some(&Entry::Flow(id)) => self.ingress_flow(id, segment, frame, transmitter),
             Some(&Entry::TimeWait { next, until }) if self.now < until => self.ingress_time_wait(next, segment, frame, transmitter),
             _ if segment.syn && !segment.ack && self.listeners.contains_key(&segment.key.local_port()) => {
-                if let Some(id) = self.admit(segment, frame) {
+                if let Some(id) = self.admit(segment) {
                     self.ingress_flow(id, segment, frame, transmitter);
                 }
             }
@@ -249,11 +252,20 @@ impl Engine {
 
     fn ingress_flow<T: FrameTransmitter>(&mut self, id: u32, segment: &Segment, frame: &[u8], transmitter: &mut T) {
         if self.flow(id).and_then(Flow::tcp).is_none_or(|(socket, flow)| socket.state() != tcp::State::SynSent && flow.overruns(segment)) {
-            self.statistics.frames_ignored += 1;
+            self.statistics.drops.count(Cause::BeyondWindow);
             return;
         }
-        let Some((before, after)) = self.process(id, frame, transmitter) else { return };
-        let Some((socket, flow)) = self.flow(id).and_then(Flow::tcp) else { return };
+        let Some(before) = self.flow(id).and_then(Flow::tcp).map(|(socket, _)| socket.state()) else { return };
+        self.process(id, frame, transmitter);
+        let Self { flows, config, now, .. } = self;
+        let Some(whole) = flows.get_mut(id as usize) else { return };
+        let after = whole.tcp().map_or(before, |(socket, _)| socket.state());
+        if matches!(before, tcp::State::SynSent | tcp::State::SynReceived)
+            && !matches!(after, tcp::State::SynSent | tcp::State::SynReceived)
+        {
+            whole.establish(config, *now);
+        }
+        let Some((socket, flow)) = whole.tcp() else { return };
         if flow.holder == Holder::Nobody {
             drain(socket, flow);
         }
@@ -282,33 +294,34 @@ impl Engine {
     /// A segment of a connection that is only a record. A retransmitted FIN is acknowledged again, a new connection may take the record's place if
     /// its sequence numbers are beyond the old ones (RFC 9293, section 3.6.1), and a reset does not end the wait (RFC 1337).
     fn ingress_time_wait<T: FrameTransmitter>(&mut self, next: TcpSeqNumber, segment: &Segment, frame: &[u8], transmitter: &mut T) {
-        if !demultiplex::is_genuine(frame, |source| self.config.ipv4.broadcast() == Some(source)) {
-            return;
-        }
         if segment.syn && !segment.ack && segment.sequence > next {
             self.connections.remove(&segment.key);
             return self.ingress_segment(segment, frame, transmitter);
         }
         if segment.length > 0 && !segment.rst && !segment.syn && transmitter.has_room() {
-            self.statistics.frames_sent += 1;
-            device::acknowledge_again(transmitter, frame, next);
+            self.wire(transmitter).acknowledge_again(frame, next);
+        } else {
+            self.statistics.drops.count(Cause::TimeWait);
         }
     }
 
-    /// Sends what flows have to send: those on the list, and those whose deadline has come.
+    /// Sends what flows have to send: those on the list, and those whose deadline has come, as many as one pass allows.
     pub(super) fn egress<T: FrameTransmitter>(&mut self, transmitter: &mut T) {
-        let mut list = mem::replace(&mut self.dirty, mem::take(&mut self.attended));
-        for id in list.drain(..) {
+        let mut left = PASS;
+        for _ in 0..self.dirty.len() {
+            let Some(id) = self.dirty.pop_front_if(|_| left > 0) else { break };
             if let Some(flow) = self.flows.get_mut(id as usize)
                 && mem::take(&mut flow.dirty)
             {
-                self.attend(id, transmitter);
+                left = left.saturating_sub(self.attend(id, transmitter).max(1));
             }
         }
-        self.attended = list;
-        while let Some(id) = self.timers.pop_due(self.now) {
+        while left > 0
+            && let Some(id) = self.timers.pop_due(self.now)
+        {
+            left -= 1;
             if !self.is_overdue(id) {
-                self.attend(id, transmitter);
+                left = left.saturating_sub(self.attend(id, transmitter));
             }
         }
         self.ask_neighbours(transmitter);
@@ -323,6 +336,7 @@ impl Engine {
             return false;
         }
         if let Holder::Handshake(_) = flow.holder {
+            self.statistics.drops.count(Cause::HandshakeTimeout);
             self.discard(id);
             return true;
         }
@@ -331,59 +345,77 @@ impl Engine {
         false
     }
 
-    /// Lets a flow send, then sees what has become of it and when it wants attention next.
-    fn attend<T: FrameTransmitter>(&mut self, id: u32, transmitter: &mut T) {
-        let now = self.now;
-        let Some(flow) = self.flows.get_mut(id as usize) else { return };
-        let (was_closed, is_established) = match flow.tcp() {
-            Some((_, state)) if state.resting => return,
-            Some((socket, state)) => {
-                let limit = match (state.holder, socket.state()) {
-                    (Holder::Nobody, _) => Some(self.config.linger),
-                    (Holder::Application, tcp::State::SynSent) => Some(self.config.connect_timeout),
-                    _ => None,
-                };
-                state.close_by = state.close_by.or(limit.map(|limit| now + flow::duration(limit)));
-                let state = socket.state();
-                (state == tcp::State::Closed, !matches!(state, tcp::State::SynSent | tcp::State::SynReceived))
+    /// Lets a flow send, then sees what has become of it and when it wants attention next. Gives how many frames it has sent.
+    fn attend<T: FrameTransmitter>(&mut self, id: u32, transmitter: &mut T) -> usize {
+        let Some(flow) = self.flows.get_mut(id as usize) else { return 0 };
+        let (mut was_closed, mut is_established, mut hop) = (false, false, None);
+        if let Some((socket, state)) = flow.tcp() {
+            if state.resting {
+                return 0;
             }
-            None => (false, false),
-        };
-        let mut deadline = None;
-        let mut sent = 0;
-        while sent < BURST {
-            self.statistics.flow_polls += 1;
-            let mut port = Port { frame: None, transmitter, mtu: self.mtu, sent: &mut self.statistics.frames_sent };
-            let result = self.interface.poll_egress(now, &mut port, &mut flow.set);
-            deadline = self.interface.poll_at(now, &flow.set);
-            let has_more = deadline.is_some_and(|deadline| deadline <= now);
-            match (result, has_more) {
-                (PollResult::None, true) if !transmitter.has_room() => return self.mark_dirty(id),
-                (PollResult::None, _) => {
-                    deadline = if has_more { Some(now + SECOND_LOOK) } else { deadline };
-                    break;
-                }
-                (_, true) => sent += 1,
-                (_, false) => {
-                    sent += 1;
-                    break;
-                }
+            let limit = match (state.holder, socket.state()) {
+                (Holder::Nobody, _) => Some(self.config.linger),
+                (Holder::Application, tcp::State::SynSent) => Some(self.config.connect_timeout),
+                _ => None,
+            };
+            state.close_by = state.close_by.or(limit.map(|limit| self.now + flow::duration(limit)));
+            was_closed = socket.state() == tcp::State::Closed;
+            is_established = !matches!(socket.state(), tcp::State::SynSent | tcp::State::SynReceived);
+            hop = Some(state.key.remote());
+        }
+        let hop = hop.and_then(|remote| self.next_hop(remote));
+        let hardware = hop.and_then(|hop| self.neighbours.find(hop, self.now));
+        let (sent, mut deadline) = self.let_send(id, hardware, transmitter);
+        if let Some(Kind::Tcp(state)) = self.flow(id).map(|flow| &mut flow.kind)
+            && sent > 0
+        {
+            // The first thing sent is a SYN or its answer.
+            state.fresh = state.fresh && !is_established;
+        }
+        if let (Some(hop), None, Some(due)) = (hop, hardware, deadline)
+            && due <= self.now
+        {
+            deadline = Some(self.await_neighbour(id, hop));
+        }
+        if deadline.is_some_and(|deadline| deadline <= self.now) {
+            if sent == BURST || !transmitter.has_room() {
+                self.mark_dirty(id);
             }
-        }
-        if sent > 0 {
-            match &mut flow.kind {
-                // The first thing sent is a SYN or its answer.
-                Kind::Tcp(state) => state.fresh = state.fresh && !is_established,
-                Kind::Udp(state) => state.blocked = 0,
-            }
-        }
-        if sent == BURST {
-            self.mark_dirty(id);
-        }
-        if sent == 0 && deadline == Some(now + NEIGHBOUR_SILENCE) {
-            self.await_neighbour(id);
+            deadline = Some(self.now + SECOND_LOOK);
         }
         self.settle(id, was_closed, deadline);
+        sent
+    }
+
+    /// Lets a flow send up to a burst; a TCP flow to `hardware`, or nowhere without it. Gives how many frames it has sent and when it wants
+    /// attention next.
+    fn let_send<T: FrameTransmitter>(
+        &mut self,
+        id: u32,
+        hardware: Option<EthernetAddress>,
+        transmitter: &mut T,
+    ) -> (usize, Option<Instant>) {
+        let Self { flows, interface, neighbours, statistics, config, scratch, mtu, mac, now, .. } = self;
+        let Some(flow) = flows.get_mut(id as usize) else { return (0, None) };
+        let clock = flow.tcp_state().map_or(Clock::new(*now), |state| state.clock);
+        let flow_now = clock.at(*now);
+        let to = match (&mut flow.kind, hardware) {
+            (Kind::Tcp(state), Some(hardware)) => To::Peer(hardware, &mut state.tally),
+            (Kind::Tcp(_), None) => To::Nobody,
+            (Kind::Udp(_), _) => To::Any { neighbours, network: &config.ipv4, gateway: config.gateway, now: *now, scratch },
+        };
+        let mut port = Port { packet: None, wire: Wire { transmitter, statistics, mac: *mac }, to, mtu: *mtu };
+        let mut sent = 0;
+        loop {
+            port.wire.statistics.flow_polls += 1;
+            let result = interface.poll_egress(flow_now, &mut port, &mut flow.set);
+            let deadline = interface.poll_at(flow_now, &flow.set);
+            sent += usize::from(result != PollResult::None);
+            let has_more = deadline.is_some_and(|deadline| deadline <= flow_now);
+            if result == PollResult::None || !has_more || sent == BURST {
+                return (sent, deadline.map(|deadline| clock.when(deadline)));
+            }
+        }
     }
 
     /// Files a flow under what has become of it.
@@ -443,41 +475,14 @@ impl Engine {
         }
     }
 
-    /// Lets a flow wait for its next hop's hardware address, if that is what keeps it from sending.
-    fn await_neighbour(&mut self, id: u32) {
-        let Some(flow) = self.flows.get_mut(id as usize) else { return };
-        match &mut flow.kind {
-            Kind::Tcp(state) => {
-                let remote = state.key.remote();
-                if let Some(neighbour) = self.next_hop(remote)
-                    && !self.neighbours.is_known(neighbour, self.now)
-                {
-                    self.neighbours.await_for_flow(neighbour, id, self.now);
-                }
-            }
-            Kind::Udp(state) => {
-                // Datagrams are queued for known neighbours only. One that has left since must not keep back those to others.
-                state.blocked += 1;
-                if state.blocked >= MOST_BLOCKED {
-                    flow.forget_datagrams();
-                }
-            }
-        }
-    }
-
-    fn ask_neighbours(&mut self, transmitter: &mut impl FrameTransmitter) {
-        let Self { neighbours, statistics, mac, config, now, .. } = self;
-        neighbours.due(*now, |neighbour| {
-            if transmitter.has_room() {
-                statistics.frames_sent += 1;
-                device::send_arp_request(transmitter, *mac, config.ipv4.address, neighbour);
-            }
-        });
-    }
-
     /// A number that peers cannot predict.
     pub(super) fn draw(&mut self) -> u64 {
         self.draws = self.draws.wrapping_add(1);
         self.keyed.number(self.draws)
     }
+}
+
+/// Where a frame comes from, and the packet in it. It has been classified before.
+fn open(frame: &[u8]) -> (EthernetAddress, &[u8]) {
+    (EthernetFrame::new_unchecked(frame).src_addr(), frame.get(ETHERNET_HEADER..).unwrap_or_default())
 }

@@ -9,12 +9,17 @@ use smoltcp::socket::{Socket, tcp, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpSeqNumber;
 
+use super::clock::Clock;
 use super::config::{Config, CongestionControl};
 use super::demultiplex::{FlowKey, Segment};
+use super::device::Tally;
 use crate::stack::StreamError;
 
 /// What a TCP flow takes besides its buffers, in bytes: smoltcp's socket with 32 assembler entries, the flow, its places in the tables.
 const OVERHEAD: usize = 2048;
+
+/// For how long an acknowledgement may wait for data to go with it: RFC 1122, section 4.2.3.2, allows half a second.
+const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(10);
 
 /// What a TCP flow takes with buffers of `buffer` bytes per direction.
 pub(super) const fn cost(buffer: usize) -> usize {
@@ -68,10 +73,16 @@ pub(super) struct TcpFlow {
     pub(super) peer_end: TcpSeqNumber,
     /// Its buffers' size per direction.
     pub(super) buffer: usize,
+    /// The time that its socket goes by.
+    pub(super) clock: Clock,
+    /// Waiting for its next hop's hardware address.
+    pub(super) awaiting: bool,
+    /// What it has sent and received.
+    pub(super) tally: Tally,
 }
 
 impl TcpFlow {
-    fn new(key: FlowKey, holder: Holder, buffer: usize) -> Self {
+    fn new(key: FlowKey, holder: Holder, buffer: usize, now: Instant) -> Self {
         Self {
             key,
             holder,
@@ -83,6 +94,9 @@ impl TcpFlow {
             fresh: true,
             peer_end: TcpSeqNumber(0),
             buffer,
+            clock: Clock::new(now),
+            awaiting: false,
+            tally: Tally::default(),
         }
     }
 
@@ -99,9 +113,6 @@ impl TcpFlow {
 /// What a UDP flow has besides its socket.
 #[derive(Clone, Copy, Default)]
 pub(super) struct UdpFlow {
-    pub(super) port: u16,
-    /// How often in a row it has failed to reach a neighbour.
-    pub(super) blocked: u8,
     /// How many of its datagrams wait for a neighbour's hardware address.
     pub(super) held: usize,
     /// The application has dropped it; what it has sent still goes out.
@@ -112,31 +123,47 @@ pub(super) struct UdpFlow {
 
 impl Flow {
     /// A TCP flow with a new socket.
-    pub(super) fn new_tcp(buffer: usize, config: &Config) -> Box<Self> {
+    pub(super) fn new_tcp(buffer: usize) -> Box<Self> {
         let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(vec![0; buffer]), tcp::SocketBuffer::new(vec![0; buffer]));
         // The driver sends once after the application's tasks have run: that collects small writes better than Nagle's wait for an acknowledgement.
         socket.set_nagle_enabled(false);
-        socket.set_keep_alive(Some(duration(config.keep_alive)));
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
-        let flow = TcpFlow::new(FlowKey::NONE, Holder::Nobody, buffer);
+        let flow = TcpFlow::new(FlowKey::NONE, Holder::Nobody, buffer, Instant::ZERO);
         Box::new(Self { set, handle, kind: Kind::Tcp(flow), dirty: false })
     }
 
     /// Readies a TCP flow for a connection, a used one as well as a new one.
-    pub(super) fn prepare(&mut self, key: FlowKey, holder: Holder, config: &Config) {
+    pub(super) fn prepare(&mut self, key: FlowKey, holder: Holder, config: &Config, now: Instant) {
         // Taken out and put back: the set remembers about a socket which neighbour it waits for.
         if let Socket::Tcp(mut socket) = self.set.remove(self.handle) {
             socket.set_congestion_control(match config.congestion_control {
                 CongestionControl::None => tcp::CongestionControl::None,
                 CongestionControl::Reno => tcp::CongestionControl::Reno,
             });
-            socket.set_timeout(Some(duration(config.timeout)));
             self.handle = self.set.add(socket);
         }
         let buffer = self.tcp_state().map_or(0, |flow| flow.buffer);
-        self.kind = Kind::Tcp(TcpFlow { mapped: true, ..TcpFlow::new(key, holder, buffer) });
+        self.kind = Kind::Tcp(TcpFlow { mapped: true, ..TcpFlow::new(key, holder, buffer, now) });
         self.dirty = false;
+        self.keep_time(config, 1);
+    }
+
+    /// The handshake is over: the flow's clock goes as fast as the path allows.
+    pub(super) fn establish(&mut self, config: &Config, now: Instant) {
+        if let Some((_, state)) = self.tcp() {
+            let rate = state.clock.speed_up(now, Clock::fastest(duration(config.least_rto)));
+            self.keep_time(config, rate);
+        }
+    }
+
+    /// Tells the socket what the stack says in seconds, on a clock that goes so much faster.
+    fn keep_time(&mut self, config: &Config, rate: u32) {
+        if let Some((socket, _)) = self.tcp() {
+            socket.set_ack_delay(Some(ACKNOWLEDGEMENT_DELAY * rate));
+            socket.set_keep_alive(Some(duration(config.keep_alive) * rate));
+            socket.set_timeout(Some(duration(config.timeout) * rate));
+        }
     }
 
     /// A UDP flow bound to `port` whose queues hold `buffer` bytes per direction.
@@ -148,7 +175,7 @@ impl Flow {
         let _ = socket.bind(port);
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
-        Box::new(Self { set, handle, kind: Kind::Udp(UdpFlow { port, ..UdpFlow::default() }), dirty: false })
+        Box::new(Self { set, handle, kind: Kind::Udp(UdpFlow::default()), dirty: false })
     }
 
     pub(super) fn tcp_state(&self) -> Option<&TcpFlow> {
@@ -163,16 +190,6 @@ impl Flow {
         match &mut self.kind {
             Kind::Tcp(flow) => Some((self.set.get_mut(self.handle), flow)),
             Kind::Udp(_) => None,
-        }
-    }
-
-    /// Empties the queues of a UDP flow.
-    pub(super) fn forget_datagrams(&mut self) {
-        if let Some((socket, flow)) = self.udp() {
-            flow.blocked = 0;
-            socket.close();
-            // Fails on port 0 and on a socket that is bound, neither of which this one is.
-            let _ = socket.bind(flow.port);
         }
     }
 

@@ -8,7 +8,8 @@ use core::task::Waker;
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
 use super::config::is_host;
-use super::demultiplex::{self, FlowKey, Segment};
+use super::counters::Cause;
+use super::demultiplex::{FlowKey, Segment};
 use super::engine::{Engine, Entry};
 use super::flow::{self, Flow, Holder};
 use crate::stack::{ConnectError, ListenError};
@@ -67,25 +68,26 @@ impl Engine {
     }
 
     /// Makes a flow for a connection request to a listening port; `None` drops the request.
-    pub(super) fn admit(&mut self, segment: &Segment, frame: &[u8]) -> Option<u32> {
+    pub(super) fn admit(&mut self, segment: &Segment) -> Option<u32> {
         let port = segment.key.local_port();
         let listening = self.listeners.get(&port)?;
-        if listening.queue.len() >= self.config.backlog
-            || !demultiplex::is_genuine(frame, |source| self.config.ipv4.broadcast() == Some(source))
-        {
-            self.statistics.requests_dropped += 1;
+        if listening.queue.len() >= self.config.backlog {
+            self.statistics.drops.count(Cause::BacklogFull);
             return None;
         }
         if self.half_open.len() >= self.config.half_open {
             let victim = self.draw() as usize % self.half_open.len().max(1);
             if let Some(&id) = self.half_open.get(victim) {
-                self.statistics.requests_dropped += 1;
+                self.statistics.drops.count(Cause::HandshakeReplaced);
                 self.discard(id);
             }
         }
-        let Some(id) = self.open(segment.key, Holder::Handshake(self.half_open.len())) else {
-            self.statistics.requests_dropped += 1;
-            return None;
+        let id = match self.open(segment.key, Holder::Handshake(self.half_open.len())) {
+            Ok(id) => id,
+            Err(cause) => {
+                self.statistics.drops.count(cause);
+                return None;
+            }
         };
         self.half_open.push(id);
         let close_by = self.now + flow::duration(self.config.handshake_timeout);
@@ -138,7 +140,8 @@ impl Engine {
             .free_port(|engine, local| !engine.connections.contains_key(&FlowKey::new(address, port, local)))
             .ok_or(ConnectError::Exhausted)?;
         let key = FlowKey::new(address, port, local_port);
-        let id = self.open(key, Holder::Application).ok_or(ConnectError::Exhausted)?;
+        let id = self.open(key, Holder::Application).or(Err(ConnectError::Exhausted))?;
+        self.statistics.connections_begun += 1;
         let Self { flows, interface, .. } = self;
         let (socket, _) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()).ok_or(ConnectError::Exhausted)?;
         let connected = socket.connect(interface.context(), (IpAddress::Ipv4(address), port), local_port);
@@ -158,16 +161,16 @@ impl Engine {
     }
 
     /// Puts a flow for a new connection into the tables, if the limits allow.
-    fn open(&mut self, key: FlowKey, holder: Holder) -> Option<u32> {
+    fn open(&mut self, key: FlowKey, holder: Holder) -> Result<u32, Cause> {
         if self.tcp_flows >= self.config.max_connections {
-            return None;
+            return Err(Cause::ConnectionLimit);
         }
-        let mut flow = self.take_flow()?;
-        flow.prepare(key, holder, &self.config);
+        let mut flow = self.take_flow().ok_or(Cause::MemoryLimit)?;
+        flow.prepare(key, holder, &self.config, self.now);
         self.tcp_flows += 1;
         let id = self.flows.insert(flow) as u32;
         self.connections.insert(key, Entry::Flow(id));
-        Some(id)
+        Ok(id)
     }
 
     /// A flow with buffers that suit the memory that is left: a spare one if it has the right size.
@@ -191,7 +194,7 @@ impl Engine {
             self.tcp_memory_used = self.tcp_memory_used.saturating_sub(flow::cost(size_of(&unfit)));
         }
         self.tcp_memory_used += flow::cost(buffer);
-        Some(Flow::new_tcp(buffer, &self.config))
+        Some(Flow::new_tcp(buffer))
     }
 
     /// Removes a TCP flow from all tables at once, without a word to the peer.

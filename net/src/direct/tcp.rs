@@ -10,6 +10,7 @@ use embedded_io_async::{ErrorType, Read, ReadReady, Write, WriteReady};
 use smoltcp::socket::tcp::{self, RecvError};
 
 use super::Handle;
+use super::counters::FlowCounters;
 use super::flow::{Flow, Holder, TcpFlow};
 use crate::stack::{AcceptError, ConnectError, ListenError, Listener, Stream, StreamError};
 
@@ -81,6 +82,14 @@ impl TcpStream {
         let stream = Self(Connection::new(handle, id));
         poll_fn(|context| stream.0.poll_connected(context)).await?;
         Ok(stream)
+    }
+}
+
+impl TcpStream {
+    /// What went over this connection so far.
+    #[must_use]
+    pub fn counters(&self) -> FlowCounters {
+        self.0.with(|_, flow| (flow.tally.counters, false)).unwrap_or_default()
     }
 }
 
@@ -175,6 +184,7 @@ impl Connection {
             // There is room again, which the peer may wait to hear of.
             Ok(length) => {
                 flow.unread += length;
+                flow.tally.counters.bytes_read += length as u64;
                 (Poll::Ready(Ok(length)), true)
             }
             Err(RecvError::Finished) => (Poll::Ready(Ok(0)), false),

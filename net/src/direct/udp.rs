@@ -11,9 +11,11 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::IpAddress;
 
 use super::Handle;
+use super::counters::Cause;
 use super::engine::Engine;
 use super::flow::Flow;
 use super::neighbours::Datagram;
+use crate::frame::{ETHERNET_HEADER, FrameTransmitter};
 use crate::stack::{BindError, UdpError, UdpSocket};
 
 /// What IP and UDP put before a datagram: RFC 791 without options, RFC 768.
@@ -120,6 +122,17 @@ impl Engine {
         }
     }
 
+    /// Takes a datagram for a socket from the wire.
+    pub(super) fn ingress_datagram<T: FrameTransmitter>(&mut self, id: u32, frame: &[u8], transmitter: &mut T) {
+        let queued = |flow: &mut Flow| flow.udp().map(|(socket, _)| (socket.can_recv(), socket.recv_queue()));
+        let before = self.flow(id).and_then(queued);
+        let after = self.process(id, frame, transmitter).and_then(queued);
+        // An empty datagram after others changes neither, and is not missed.
+        if before == after && frame.len() > ETHERNET_HEADER + HEADERS {
+            self.statistics.drops.count(Cause::ReceiveQueueFull);
+        }
+    }
+
     fn send_datagram(&mut self, id: u32, datagram: &[u8], to: (Ipv4Addr, u16), context: &mut Context<'_>) -> Poll<Result<(), UdpError>> {
         let (address, port) = to;
         if datagram.len() + HEADERS > self.mtu {
@@ -131,11 +144,11 @@ impl Engine {
         }
         if !to_all {
             let Some(neighbour) = self.next_hop(address) else { return Poll::Ready(Err(UdpError::Unreachable)) };
-            if !self.neighbours.is_known(neighbour, self.now) {
+            if self.neighbours.find(neighbour, self.now).is_none() {
                 let datagram = Datagram { flow: id, to, payload: Vec::from(datagram) };
-                if self.neighbours.await_for_datagram(neighbour, datagram, self.now)
-                    && let Some((_, flow)) = self.flow(id).and_then(Flow::udp)
-                {
+                if !self.neighbours.await_for_datagram(neighbour, datagram) {
+                    self.statistics.drops.count(Cause::NoNeighbour);
+                } else if let Some((_, flow)) = self.flow(id).and_then(Flow::udp) {
                     flow.held += 1;
                 }
                 self.look_again();
@@ -165,6 +178,16 @@ impl Engine {
             flow.held = flow.held.saturating_sub(1);
             let _ = enqueue(socket, &held.payload, held.to);
             self.mark_dirty(held.flow);
+        }
+    }
+}
+
+impl Engine {
+    /// A datagram that waited will not be sent.
+    pub(super) fn forget_held(&mut self, id: u32) {
+        if let Some((_, flow)) = self.flow(id).and_then(Flow::udp) {
+            flow.held = flow.held.saturating_sub(1);
+            self.mark_dirty(id);
         }
     }
 }

@@ -131,7 +131,7 @@ fn open(device: &ResolvedDevice, target: Target) -> String {
     match device.implementation {
         Implementation::HostStack => format!("    let {name} = fogbow_unix::stack()?;\n"),
         Implementation::DirectStack => format!(
-            "    let {name} = {target}::net({name:?}).{failed}?;\n    let {name} = Direct::from_arguments({name}, {:?})?;\n",
+            "    let {name} = {target}::net({name:?}).{failed}?;\n    let {name} = Direct::from_arguments({name}, {:?}).await?;\n",
             device.prefix
         ),
         Implementation::Frames => format!("    let {name} = {target}::net({name:?}).{failed}?;\n"),

@@ -67,7 +67,7 @@ const _: &[u8] = include_bytes!("../image.ld");
 
 async fn start() -> Result<(), StartError> {
     let service = fogbow_hvt::net("service").map_err(|error| StartError::new("service", error))?;
-    let service = Direct::from_arguments(service, "")?;
+    let service = Direct::from_arguments(service, "").await?;
     let disk = fogbow_hvt::block("disk").map_err(|error| StartError::new("disk", error))?;
     let pages = Embedded::new(&embedded_pages::ENTRIES);
     let state = Memory::new();

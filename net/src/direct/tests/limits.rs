@@ -64,7 +64,7 @@ fn a_flood_of_requests_is_bounded_and_does_not_lock_others_out() {
                 assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
             }
         }
-        assert!(server.statistics().requests_dropped > 15_000);
+        assert!(server.statistics().drops.of(Cause::HandshakeReplaced) > 15_000);
         // What is left of it goes away.
         time::sleep(Duration::from_secs(70)).await;
         assert_eq!(server.statistics().handshakes, 0);
