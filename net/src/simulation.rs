@@ -1,7 +1,31 @@
-//! A network in memory, for tests: frame devices joined by a switch.
+//! A network in memory, for tests: frame devices, and stacks on them, joined by a switch.
 //!
-//! Without [`Impairment`] a frame arrives at once. With one, frames are lost, doubled and delayed as the randomness of the node decides
-//! ([`fogbow::random`]), and time is the node's clock: under `fogbow::simulation` a run depends on its seed alone and takes no real time.
+//! Everything depends on the node's seed alone: time is the node's clock, under [`fogbow::simulation`] a virtual one that takes no real time, and
+//! what happens to frames ([`Impairment`]) is drawn from the node's randomness. A whole exchange between any number of stacks replays bit for bit
+//! from its seed, and what went over the switch can be kept as a file for Wireshark ([`Switch::capture`]).
+//!
+//! ```
+//! use embedded_io_async::{Read, Write};
+//! use fogbow::simulation::Simulation;
+//! use fogbow_net::simulation::{Impairment, Network};
+//! use fogbow_net::{Listener, Stack};
+//!
+//! Simulation::new(7).block_on(async {
+//!     let network = Network::new();
+//!     network.switch().impair(Impairment { lost: Impairment::PERCENT, ..Impairment::default() });
+//!     let (server, client) = (network.stack(1), network.stack(2));
+//!     let mut listener = server.listen(7).unwrap();
+//!     let connecting = fogbow::spawn(async move { client.connect(Network::at(1, 7)).await.unwrap() });
+//!     let mut accepted = listener.accept().await.unwrap();
+//!     accepted.write_all(b"hello").await.unwrap();
+//!     let mut buffer = [0; 8];
+//!     assert_eq!(connecting.await.read(&mut buffer).await, Ok(5));
+//! });
+//! ```
+
+mod impairment;
+#[cfg(feature = "direct")]
+mod network;
 
 use alloc::collections::BinaryHeap;
 use alloc::rc::Rc;
@@ -12,25 +36,15 @@ use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
-use fogbow::time::{self, Duration, Instant, Sleep};
+use fogbow::time::{self, Instant, Sleep};
 
 use crate::frame::{ETHERNET_HEADER, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, MacAddress};
+pub use impairment::Impairment;
+#[cfg(feature = "direct")]
+pub use network::Network;
 
 /// Frames that wait at a port at most; more are lost, as in a switch.
 const QUEUE: usize = 4096;
-
-/// What happens to frames on their way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Impairment {
-    /// Of a thousand frames so many are lost.
-    pub lost: u16,
-    /// Of a thousand frames so many arrive twice.
-    pub doubled: u16,
-    /// How long every frame takes.
-    pub delay: Duration,
-    /// A frame takes up to this much longer, each for itself, so that frames overtake each other.
-    pub jitter: Duration,
-}
 
 /// A switch that joins devices. Cloning gives another handle to it.
 #[derive(Clone, Default)]
@@ -41,13 +55,37 @@ struct Wiring {
     impairment: Impairment,
     ports: Vec<Port>,
     frames: u64,
+    lost: u64,
     unused: Vec<Vec<u8>>,
+    capture: Option<Capture>,
 }
 
 struct Port {
     info: FrameInfo,
+    /// What happens to frames from and to this port, instead of what happens to all.
+    impairment: Option<Impairment>,
+    /// Until when frames that were sent to this port occupy its link.
+    busy: Instant,
     arriving: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
     waker: Option<Waker>,
+}
+
+/// A record of all frames that devices send, lost ones included. It goes on as long as the switch.
+#[derive(Clone)]
+pub struct Capture(Rc<RefCell<Vec<u8>>>);
+
+impl Capture {
+    /// The record so far, as a file that Wireshark and tcpdump read. Its times are the node's wall clock.
+    #[must_use]
+    pub fn to_pcap(&self) -> Vec<u8> {
+        self.0.borrow().clone()
+    }
+
+    fn add(&self, frame: &[u8]) {
+        let mut file = self.0.borrow_mut();
+        file.extend_from_slice(&fogbow_pcap::record(time::wall().as_unix_nanos(), frame.len()));
+        file.extend_from_slice(frame);
+    }
 }
 
 impl Switch {
@@ -62,14 +100,23 @@ impl Switch {
         self.0.borrow_mut().impairment = impairment;
     }
 
-    /// A device at this switch. Its hardware address is `02:00:00:00:00:NN`, numbered from 1.
+    /// Lets frames from and to the device with the address `mac` fare as `impairment` says from now on, or as those of all others again.
+    /// [`Impairment::UNPLUGGED`] takes it off the network.
+    pub fn impair_link(&self, mac: MacAddress, impairment: Option<Impairment>) {
+        let mut wiring = self.0.borrow_mut();
+        if let Some(port) = wiring.find(&mac.0).and_then(|port| wiring.ports.get_mut(port)) {
+            port.impairment = impairment;
+        }
+    }
+
+    /// A device at this switch. Its hardware address is `02:00:00:00:NN:NN`, numbered from 1.
     #[must_use]
     pub fn device(&self, mtu: usize) -> Device {
         let mut wiring = self.0.borrow_mut();
         let port = wiring.ports.len();
         let [.., high, low] = (port + 1).to_be_bytes();
         let info = FrameInfo { mac: MacAddress([2, 0, 0, 0, high, low]), mtu };
-        wiring.ports.push(Port { info, arriving: BinaryHeap::new(), waker: None });
+        wiring.ports.push(Port { info, impairment: None, busy: Instant::default(), arriving: BinaryHeap::new(), waker: None });
         Device { receiver: Receiver { switch: self.clone(), port, sleep: None }, transmitter: Transmitter { switch: self.clone(), port } }
     }
 
@@ -79,55 +126,68 @@ impl Switch {
         self.0.borrow().frames
     }
 
+    /// How many copies of frames have been lost so far, on purpose or because a queue was full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.borrow().lost
+    }
+
+    /// Records all frames from now on.
+    #[must_use]
+    pub fn capture(&self) -> Capture {
+        let capture = Capture(Rc::new(RefCell::new(fogbow_pcap::HEADER.to_vec())));
+        self.0.borrow_mut().capture = Some(capture.clone());
+        capture
+    }
+
     /// Sends a frame from the device at `port`, the one it came from.
     fn send(&self, port: usize, frame: Vec<u8>) {
         let mut wiring = self.0.borrow_mut();
         wiring.frames += 1;
+        if let Some(capture) = &wiring.capture {
+            capture.add(&frame);
+        }
         // A frame too short for an address goes to everyone too, so that tests can send any.
-        let to_all = frame.get(..6).is_none_or(|address| address[0] & 1 == 1);
-        for other in (0..wiring.ports.len()).filter(|&other| other != port) {
-            if to_all {
-                wiring.deliver(other, &frame);
-            } else if wiring.ports[other].info.mac.0 == frame[..6] {
-                wiring.deliver(other, &frame);
-                break;
+        match frame.first_chunk::<6>() {
+            Some(address) if address[0] & 1 == 0 => {
+                if let Some(other) = wiring.find(address).filter(|&other| other != port) {
+                    wiring.deliver(port, other, &frame);
+                }
             }
+            _ => (0..wiring.ports.len()).filter(|&other| other != port).for_each(|other| wiring.deliver(port, other, &frame)),
         }
         wiring.unused.push(frame);
     }
 }
 
 impl Wiring {
-    fn deliver(&mut self, port: usize, frame: &[u8]) {
-        let Impairment { lost, doubled, delay, jitter } = self.impairment;
-        if chance(lost) {
-            return;
-        }
-        for _ in 0..if chance(doubled) { 2 } else { 1 } {
-            let extra = if jitter.is_zero() { 0 } else { draw() % (jitter.as_nanos() as u64 + 1) };
-            let when = if delay.is_zero() && extra == 0 { Instant::default() } else { time::now() + delay + Duration::from_nanos(extra) };
+    /// The port of the device with the address given.
+    fn find(&self, mac: &[u8; 6]) -> Option<usize> {
+        let [2, 0, 0, 0, high, low] = *mac else { return None };
+        usize::from(u16::from_be_bytes([high, low])).checked_sub(1).filter(|&port| port < self.ports.len())
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, frame: &[u8]) {
+        let impairment = self.ports[from].impairment.or(self.ports[to].impairment).unwrap_or(self.impairment);
+        let copies = impairment.copies();
+        self.lost += u64::from(copies == 0);
+        for _ in 0..copies {
+            let port = &mut self.ports[to];
+            if port.arriving.len() >= QUEUE {
+                self.lost += 1;
+                continue;
+            }
             let mut copy = self.unused.pop().unwrap_or_default();
             copy.clear();
             copy.extend_from_slice(frame);
-            let port = &mut self.ports[port];
-            if port.arriving.len() < QUEUE {
-                port.arriving.push(Reverse((when, self.frames, copy)));
-            }
+            impairment.corrupt(&mut copy);
+            let when = impairment.arrival(frame.len(), &mut port.busy);
+            port.arriving.push(Reverse((when, self.frames, copy)));
             if let Some(waker) = port.waker.take() {
                 waker.wake();
             }
         }
     }
-}
-
-/// True in so many of a thousand cases.
-fn chance(of_thousand: u16) -> bool {
-    of_thousand > 0 && draw() % 1000 < u64::from(of_thousand)
-}
-
-/// A draw of the node's randomness, which a simulated node always has.
-fn draw() -> u64 {
-    fogbow::random::next_u64().unwrap_or(0)
 }
 
 /// A frame device at a [`Switch`].
@@ -233,3 +293,6 @@ impl FrameTransmitter for Transmitter {
 
     fn flush(&mut self) {}
 }
+
+#[cfg(all(test, feature = "direct"))]
+mod tests;

@@ -69,11 +69,14 @@ async fn echo_bytes(stream: &mut impl Stream) -> Result<(), StreamError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
     use core::net::SocketAddr;
     use embedded_io_async::{Read, Write};
     use fogbow::arguments::{Argument, Group};
     use fogbow::simulation::Simulation;
+    use fogbow::time::Duration;
     use fogbow_net::Loopback;
+    use fogbow_net::simulation::{Impairment, Network};
 
     const ARGUMENTS: Group = Group { prefix: "", arguments: &[Argument { name: "port", default: Some("7"), doc: "" }] };
 
@@ -97,6 +100,27 @@ mod tests {
             assert_eq!(client.read(&mut echo).await, Ok(5));
             assert_eq!(&echo[..5], b"hello");
             assert_eq!(client.read(&mut echo).await, Ok(0));
+        });
+    }
+
+    #[test]
+    fn echoes_streams_over_a_bad_network() {
+        Simulation::new(1).with_arguments(&[ARGUMENTS], []).block_on(async {
+            let network = Network::new();
+            let (loss, delay) = (2 * Impairment::PERCENT, Duration::from_millis(10));
+            network.switch().impair(Impairment { lost: loss, doubled: loss, reordered: loss, delay, ..Impairment::default() });
+            fogbow::spawn(start(network.stack(1))).detach();
+            fogbow::task::yield_now().await;
+            let (mut reader, mut writer) = network.stack(2).connect(Network::at(1, 7)).await.unwrap().split();
+            let sent: Vec<u8> = (0..100_000_u32).map(|number| (number / 7) as u8).collect();
+            let mut received = vec![0; sent.len()];
+            let sending = fogbow::spawn({
+                let sent = sent.clone();
+                async move { writer.write_all(&sent).await }
+            });
+            reader.read_exact(&mut received).await.unwrap();
+            assert!(received == sent);
+            sending.await.unwrap();
         });
     }
 

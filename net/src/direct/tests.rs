@@ -14,6 +14,7 @@ use super::*;
 use crate::simulation::Switch;
 use crate::stack::{Listener, Stream, StreamError, UdpError, UdpSocket};
 
+mod arp;
 mod limits;
 mod peer;
 mod tcp;

@@ -44,27 +44,37 @@ pub(super) fn segment(port: u16, to_port: u16, control: TcpControl, sequence: u3
 impl Peer {
     /// A peer that the server knows, at the same switch.
     pub(super) async fn new(switch: &Switch, server: u8) -> Self {
-        let device = switch.device(1500);
-        let mac = EthernetAddress(device.info().mac.0);
-        let mut peer = Self { device, mac, address: Ipv4Addr::new(10, 0, 0, 77), to: EthernetAddress([2, 0, 0, 0, 0, server]) };
+        let mut peer = Self::new_at(switch, server, Ipv4Addr::new(10, 0, 0, 77));
         peer.introduce().await;
         peer
     }
 
-    /// Asks who has the server's address, and checks the answer.
-    pub(super) async fn introduce(&mut self) {
-        let ask = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
+    /// A peer with the address given that has not said a word yet.
+    pub(super) fn new_at(switch: &Switch, server: u8, address: Ipv4Addr) -> Self {
+        let device = switch.device(1500);
+        let mac = EthernetAddress(device.info().mac.0);
+        Self { device, mac, address, to: EthernetAddress([2, 0, 0, 0, 0, server]) }
+    }
+
+    /// Sends an ARP message to everyone.
+    pub(super) fn say(&mut self, operation: ArpOperation, sender: Ipv4Addr, target: Ipv4Addr) {
+        let arp = ArpRepr::EthernetIpv4 {
+            operation,
             source_hardware_addr: self.mac,
-            source_protocol_addr: self.address,
+            source_protocol_addr: sender,
             target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: SERVER,
+            target_protocol_addr: target,
         };
-        let mut frame = vec![0; 14 + ask.buffer_len()];
+        let mut frame = vec![0; 14 + arp.buffer_len()];
         let ethernet = EthernetRepr { src_addr: self.mac, dst_addr: EthernetAddress::BROADCAST, ethertype: EthernetProtocol::Arp };
         ethernet.emit(&mut EthernetFrame::new_unchecked(&mut frame));
-        ask.emit(&mut ArpPacket::new_unchecked(&mut frame[14..]));
+        arp.emit(&mut ArpPacket::new_unchecked(&mut frame[14..]));
         self.device.send(&frame);
+    }
+
+    /// Asks for the server's address, and checks the answer.
+    pub(super) async fn introduce(&mut self) {
+        self.say(ArpOperation::Request, self.address, SERVER);
         loop {
             let answer = self.device.receive().await;
             let answer = EthernetFrame::new_checked(&answer[..]).unwrap();

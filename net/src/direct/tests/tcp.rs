@@ -268,7 +268,7 @@ fn a_peer_that_vanishes_is_noticed() {
         time::sleep(Duration::from_secs(900)).await;
         connected.write_all(b"still here").await.unwrap();
         assert_eq!(accepted.read(&mut [0; 64]).await, Ok(10));
-        switch.impair(Impairment { lost: 1000, ..Impairment::default() });
+        switch.impair(Impairment { lost: 1_000_000, ..Impairment::default() });
         let started = time::now();
         assert_eq!(accepted.read(&mut [0; 8]).await, Err(StreamError::TimedOut));
         assert!(started.elapsed() <= Duration::from_secs(170), "{:?}", started.elapsed());
@@ -344,15 +344,25 @@ fn megabytes_arrive_as_they_were_sent() {
 #[test]
 fn loss_doubling_and_reordering_change_nothing() {
     for seed in 1..=10 {
-        let impairment =
-            Impairment { lost: 20, doubled: 20, delay: Duration::from_millis(1), jitter: Duration::from_micros(300 * (seed % 4)) };
+        let impairment = Impairment {
+            lost: 2 * Impairment::PERCENT,
+            doubled: 2 * Impairment::PERCENT,
+            delay: Duration::from_millis(1),
+            jitter: Duration::from_micros(300 * (seed % 4)),
+            ..Impairment::default()
+        };
         transfer(seed, 300_000, impairment);
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let impairment = Impairment { lost: 30, doubled: 0, delay: Duration::from_millis(1), jitter: Duration::from_millis(1) };
+    let impairment = Impairment {
+        lost: 3 * Impairment::PERCENT,
+        delay: Duration::from_millis(1),
+        jitter: Duration::from_millis(1),
+        ..Impairment::default()
+    };
     assert_eq!(transfer(3, 100_000, impairment), transfer(3, 100_000, impairment));
     assert_ne!(transfer(3, 100_000, impairment), transfer(4, 100_000, impairment));
 }

@@ -22,7 +22,13 @@ fn a_bad_network_changes_nothing() {
             let switch = Switch::new();
             let (server, client) = (stack(&switch, 1), stack(&switch, 2));
             fogbow::spawn(serve(server.listen(80).unwrap(), Limits::default(), site)).detach();
-            switch.impair(Impairment { lost: 30, doubled: 30, delay: Duration::from_millis(2), jitter: Duration::from_millis(5) });
+            switch.impair(Impairment {
+                lost: 3 * Impairment::PERCENT,
+                doubled: 3 * Impairment::PERCENT,
+                delay: Duration::from_millis(2),
+                jitter: Duration::from_millis(5),
+                ..Impairment::default()
+            });
             let mut stream = client.connect("10.0.0.1:80".parse().unwrap()).await.unwrap();
             stream.write_all(requests.as_bytes()).await.unwrap();
             stream.flush().await.unwrap();
