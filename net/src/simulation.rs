@@ -1,6 +1,6 @@
 //! A network in memory, for tests: frame devices, and stacks on them, joined by a switch.
 //!
-//! Everything depends on the node's seed alone: time is the node's clock, under [`fogbow::simulation`] a virtual one that takes no real time, and
+//! Everything depends on the node's seed alone: time is the node's clock, under `fogbow::simulation` a virtual one that takes no real time, and
 //! what happens to frames ([`Impairment`]) is drawn from the node's randomness. A whole exchange between any number of stacks replays bit for bit
 //! from its seed, and what went over the switch can be kept as a file for Wireshark ([`Switch::capture`]).
 //!
