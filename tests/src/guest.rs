@@ -64,7 +64,15 @@ impl Guest {
     /// # Errors
     /// When the guest ends first, or within [`PATIENCE`] does not print it; the message has the console.
     pub fn wait_for(&self, text: &str) -> Result<()> {
-        let state = self.console.wait(|state| state.text.contains(text) || state.open == 0)?;
+        self.wait_for_within(text, PATIENCE)
+    }
+
+    /// Waits until the console shows `text`, for as long as `patience`.
+    ///
+    /// # Errors
+    /// When the guest ends first, or does not print it in time; the message has the console.
+    pub fn wait_for_within(&self, text: &str, patience: Duration) -> Result<()> {
+        let state = self.console.wait(patience, |state| state.text.contains(text) || state.open == 0)?;
         if !state.contains(text) {
             bail!("the guest ended without printing {text:?}; its console:\n{state}");
         }
@@ -76,7 +84,7 @@ impl Guest {
     /// # Errors
     /// When it has not within [`PATIENCE`].
     pub fn ended(mut self) -> Result<Ended> {
-        let console = self.console.wait(|state| state.open == 0)?;
+        let console = self.console.wait(PATIENCE, |state| state.open == 0)?;
         let status = self.child.wait()?.code();
         Ok(Ended { status, console })
     }
@@ -126,13 +134,13 @@ impl Console {
         self.changed.notify_all();
     }
 
-    fn wait(&self, mut until: impl FnMut(&ConsoleState) -> bool) -> Result<String> {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait(&self, patience: Duration, mut until: impl FnMut(&ConsoleState) -> bool) -> Result<String> {
+        let deadline = Instant::now() + patience;
         let mut state = self.lock();
         while !until(&state) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(anyhow!("waited {PATIENCE:?} for the guest in vain; its console:\n{}", state.text));
+                return Err(anyhow!("waited {patience:?} for the guest in vain; its console:\n{}", state.text));
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }

@@ -20,7 +20,7 @@ for script in /cases/*; do
     name=${script##*/}
     echo
     echo ">>> $name"
-    timeout -s KILL 40 sh "$script" 2>&1 </dev/null
+    timeout -s KILL 120 sh "$script" 2>&1 </dev/null
     status=$?
     echo
     echo "<<< $name $status"
