@@ -1,7 +1,7 @@
 //! From exec to the application's first line, and to the first HTTP response.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -17,27 +17,41 @@ use crate::Options;
 const ROUNDS: usize = 100;
 const HTTP_ROUNDS: usize = 30;
 
-/// The argument without which Solo5's `test_hello` ends in failure.
-const TEST_HELLO_ARGUMENT: &str = "Hello_Solo5";
+/// An image, and what tells its application's first line from the lines of its bindings (Solo5's print a banner before).
+struct Hello {
+    image: PathBuf,
+    arguments: &'static [&'static str],
+    first_line: &'static str,
+}
+
+impl Hello {
+    fn ours(place: Place) -> Result<Self> {
+        Ok(Self { image: place.image("hello")?, arguments: &[], first_line: "Hello from Fogbow!" })
+    }
+
+    /// Solo5's `test_hello`, which without its argument ends in failure.
+    fn of_solo5(solo5: &Path, place: Place) -> Self {
+        let image = solo5.join(format!("tests/test_hello/test_hello.{}", place.name()));
+        Self { image, arguments: &["Hello_Solo5"], first_line: "Solo5 standalone test_hello" }
+    }
+}
 
 pub(crate) fn rows(options: &Options) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for place in Place::IMAGES {
         let name = place.name();
-        let (tender, image) = (builder::tender(place.target())?, place.image("hello")?);
+        let (tender, hello) = (builder::tender(place.target())?, Hello::ours(place)?);
         let Some(solo5) = &options.solo5 else {
-            let alone = median((0..ROUNDS).map(|_| first_line(&tender, &image, &[])).collect::<Result<_>>()?);
+            let alone = median((0..ROUNDS).map(|_| first_line(&tender, &hello)).collect::<Result<_>>()?);
             rows.push(Row { what: format!("{name}: hello, exec to first line, ms"), ours: alone, reference: None, promise: None });
             continue;
         };
-        let (solo5_tender, test_hello) =
-            (solo5.join(format!("tenders/{name}/solo5-{name}")), solo5.join(format!("tests/test_hello/test_hello.{name}")));
-        let reference = || first_line(&solo5_tender, &test_hello, &[TEST_HELLO_ARGUMENT]);
+        let (solo5_tender, test_hello) = (solo5.join(format!("tenders/{name}/solo5-{name}")), Hello::of_solo5(solo5, place));
+        let reference = || first_line(&solo5_tender, &test_hello);
         let what = |image: &str, tender: &str| format!("{name}: {image} under {tender}, exec to first line, ms");
-        rows.push(pair(what("hello", "Solo5's tender"), || first_line(&solo5_tender, &image, &[]), reference, "C test_hello")?);
-        let under_ours = || first_line(&tender, &test_hello, &[TEST_HELLO_ARGUMENT]);
-        rows.push(pair(what("test_hello", "our tender"), under_ours, reference, "Solo5's tender")?);
-        rows.push(pair(what("hello", "our tender"), || first_line(&tender, &image, &[]), reference, "all Solo5")?);
+        rows.push(pair(what("hello", "Solo5's tender"), || first_line(&solo5_tender, &hello), reference, "C test_hello")?);
+        rows.push(pair(what("test_hello", "our tender"), || first_line(&tender, &test_hello), reference, "Solo5's tender")?);
+        rows.push(pair(what("hello", "our tender"), || first_line(&tender, &hello), reference, "all Solo5")?);
     }
     rows.push(first_response()?);
     Ok(rows)
@@ -53,17 +67,22 @@ fn pair(what: String, ours: impl Fn() -> Result<f64>, reference: impl Fn() -> Re
     Ok(Row { what, ours: median(a), reference: Some((median(b), name.into())), promise: Some(Promise::RatioAtMost(1.0)) })
 }
 
-/// Runs an image to its end and gives the milliseconds from exec to the first byte that it printed on standard output.
-fn first_line(tender: &Path, image: &Path, arguments: &[&str]) -> Result<f64> {
+/// Runs an image to its end and gives the milliseconds from exec to its application's first line on standard output.
+fn first_line(tender: &Path, hello: &Hello) -> Result<f64> {
     let mut command = Command::new(tender);
-    command.arg("--mem=16").arg(image).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.arg("--mem=16").arg(&hello.image).args(hello.arguments).stdout(Stdio::piped()).stderr(Stdio::null());
     let start = Instant::now();
     let mut child = command.spawn()?;
     let mut output = child.stdout.take().context("no standard output")?;
-    output.read_exact(&mut [0]).with_context(|| format!("{} printed nothing", image.display()))?;
+    let (mut printed, mut buffer) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&printed).contains(hello.first_line) {
+        let length = output.read(&mut buffer)?;
+        ensure!(length > 0, "{} did not print {:?}", hello.image.display(), hello.first_line);
+        printed.extend_from_slice(&buffer[..length]);
+    }
     let time = start.elapsed().as_secs_f64() * 1e3;
-    output.read_to_end(&mut Vec::new())?;
-    ensure!(child.wait()?.success(), "{} failed", image.display());
+    output.read_to_end(&mut printed)?;
+    ensure!(child.wait()?.success(), "{} failed", hello.image.display());
     Ok(time)
 }
 
