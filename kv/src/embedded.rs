@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use fogbow::time::WallTime;
 
 use crate::key::Key;
-use crate::{Digest, Kind, Name, ReadError, ReadOnly, dictionary, not_a_value, part};
+use crate::{Digest, Kind, Name, ReadError, ReadOnly, Slice, dictionary, not_a_value, part};
 
 /// A value of an embedded store, with what was known of it when the image was built.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,7 @@ impl Embedded {
 
 impl ReadOnly for Embedded {
     type Value = &'static [u8];
+    type Reader = Slice<&'static [u8]>;
 
     async fn exists(&self, key: Key<'_>) -> Result<Option<Kind>, ReadError> {
         match self.find(key) {
@@ -82,6 +83,10 @@ impl ReadOnly for Embedded {
 
     async fn get_partial(&self, key: Key<'_>, offset: u64, length: usize) -> Result<&'static [u8], ReadError> {
         Ok(part(self.find(key)?.value, offset, length))
+    }
+
+    async fn read(&self, key: Key<'_>) -> Result<Slice<&'static [u8]>, ReadError> {
+        Ok(Slice::new(self.find(key)?.value))
     }
 
     async fn list(&self, key: Key<'_>) -> Result<Vec<Name>, ReadError> {

@@ -4,7 +4,10 @@
 //! value lies below it. Applications are written against [`ReadOnly`] and [`ReadWrite`]; the stores here are [`Embedded`], built into the image
 //! from a directory, and [`Memory`]. The unix target adds the host's directories.
 //!
-//! Limits: a value is read whole or in ranges, not streamed; batches are not offered yet; see [`key`] for those of keys.
+//! A value is read whole ([`get`](ReadOnly::get)), in ranges, or, when it is large, as a stream ([`read`](ReadOnly::read)); it is set from a slice or
+//! from a stream ([`set_stream`](ReadWrite::set_stream)). Several changes become one with [`batch`](ReadWrite::batch).
+//!
+//! Limits: see [`key`] for those of keys, and each store for its own.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -18,16 +21,21 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
 
+use embedded_io_async::Read;
 use fogbow::time::WallTime;
 
 mod dictionary;
 pub mod embedded;
+mod error;
 pub mod key;
 mod memory;
+mod stream;
 
 pub use embedded::Embedded;
+pub use error::{ReadError, StreamError, WriteError};
 pub use key::{Key, KeyError};
 pub use memory::Memory;
+pub use stream::Slice;
 
 /// What a key leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +86,9 @@ pub trait ReadOnly: 'static {
     /// A value's bytes, or a part of them: borrowed or shared where the store can, so that reading need not copy.
     type Value: AsRef<[u8]> + 'static;
 
+    /// A value as a stream. It takes memory for a part of the value at a time, unless the store has all of it in memory anyway.
+    type Reader: Read<Error = ReadError> + 'static;
+
     /// What `key` leads to, or `None`.
     ///
     /// # Errors
@@ -95,6 +106,13 @@ pub trait ReadOnly: 'static {
     /// # Errors
     /// [`ReadError`].
     fn get_partial(&self, key: Key<'_>, offset: u64, length: usize) -> impl Future<Output = Result<Self::Value, ReadError>>;
+
+    /// The value of `key` as a stream from its beginning. The stream gives the value as it was at this call, or an error: when the value is replaced
+    /// or removed meanwhile, never parts of two values.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn read(&self, key: Key<'_>) -> impl Future<Output = Result<Self::Reader, ReadError>>;
 
     /// The names in the dictionary `key`, in the order of their bytes. The root is always a dictionary.
     ///
@@ -121,13 +139,38 @@ pub trait ReadOnly: 'static {
     fn digest(&self, key: Key<'_>) -> impl Future<Output = Result<Digest, ReadError>>;
 }
 
+/// One of the changes of a [`batch`](ReadWrite::batch).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// As [`ReadWrite::set`].
+    Set(Key<'a>, &'a [u8]),
+    /// As [`ReadWrite::remove`].
+    Remove(Key<'a>),
+    /// As [`ReadWrite::rename`].
+    Rename(Key<'a>, Key<'a>),
+}
+
 /// A store that can be read and written.
 pub trait ReadWrite: ReadOnly {
-    /// Sets the value of `key`, which is then wholly the new one.
+    /// Sets the value of `key`, which is then wholly the new one. In a store that survives a power cut, the new value does once this has returned.
     ///
     /// # Errors
     /// [`WriteError`]; the former value is then kept.
     fn set(&self, key: Key<'_>, value: &[u8]) -> impl Future<Output = Result<(), WriteError>>;
+
+    /// Sets the value of `key` to all that `source` gives. Others see the former value until the new one is complete, and for good when the source or
+    /// the store fails, or the call is dropped. Gives the value's length in bytes.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    fn set_stream<R: Read>(&self, key: Key<'_>, source: &mut R) -> impl Future<Output = Result<u64, StreamError<R::Error>>>;
+
+    /// Makes all of `changes`, in their order, or none of them: nobody sees some without the others, and in a store that survives a power cut, it leaves
+    /// all or none.
+    ///
+    /// # Errors
+    /// [`WriteError`], of the first change that cannot be made; none has been made then. [`WriteError::Unsupported`] where the store cannot do this.
+    fn batch(&self, changes: &[Change<'_>]) -> impl Future<Output = Result<(), WriteError>>;
 
     /// Overwrites a part of the value of `key` from `offset` on; a value that is too short grows, zeros filling a gap.
     ///
@@ -153,73 +196,6 @@ pub trait ReadWrite: ReadOnly {
     /// [`WriteError::NotFound`] when there is nothing at `from`, and others.
     fn rename(&self, from: Key<'_>, to: Key<'_>) -> impl Future<Output = Result<(), WriteError>>;
 }
-
-/// Why something could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// Nothing is there.
-    NotFound(String),
-    /// A value was asked for, and the key is a dictionary.
-    IsDictionary(String),
-    /// A dictionary was asked for, and the key has a value.
-    IsValue(String),
-    /// The store cannot be read.
-    Unavailable {
-        /// The key that was asked for.
-        key: String,
-        /// What the store or the host said.
-        reason: String,
-    },
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound(key) => write!(f, "there is nothing at '{key}'"),
-            Self::IsDictionary(key) => write!(f, "'{key}' is a dictionary, not a value"),
-            Self::IsValue(key) => write!(f, "'{key}' is a value, not a dictionary"),
-            Self::Unavailable { key, reason } => write!(f, "'{key}' cannot be read: {reason}"),
-        }
-    }
-}
-
-impl core::error::Error for ReadError {}
-
-/// Why something could not be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// Nothing is there.
-    NotFound(String),
-    /// Something is there already.
-    Exists(String),
-    /// The key, or a key above it, is in the way: a value cannot be a dictionary too.
-    Conflict(String),
-    /// The value, or the store, would grow too large.
-    NoSpace(String),
-    /// The store cannot be written.
-    Unavailable {
-        /// The key that was to be written.
-        key: String,
-        /// What the store or the host said.
-        reason: String,
-    },
-}
-
-impl fmt::Display for WriteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound(key) => write!(f, "there is nothing at '{key}'"),
-            Self::Exists(key) => write!(f, "'{key}' exists already"),
-            Self::Conflict(key) => write!(f, "'{key}' cannot be both a value and a dictionary: remove what is in the way first"),
-            Self::NoSpace(key) => write!(f, "no space is left for '{key}'"),
-            Self::Unavailable { key, reason } => write!(f, "'{key}' cannot be written: {reason}"),
-        }
-    }
-}
-
-impl core::error::Error for WriteError {}
 
 /// `length` bytes of `value` from `offset` on, cut off at its end.
 fn part(value: &[u8], offset: u64, length: usize) -> &[u8] {

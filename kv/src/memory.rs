@@ -8,16 +8,21 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ops::Bound;
 
+use embedded_io_async::Read;
 use fogbow::time::{self, WallTime};
 
 use crate::key::Key;
-use crate::{Digest, Kind, Name, ReadError, ReadOnly, ReadWrite, WriteError, dictionary, not_a_value, part};
+use crate::{
+    Change, Digest, Kind, Name, ReadError, ReadOnly, ReadWrite, Slice, StreamError, WriteError, dictionary, not_a_value, part, stream,
+};
 
 /// A store in memory. Cloning gives another handle to the same store. A value that is being read stays as it was when it was got.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    values: Rc<RefCell<BTreeMap<String, Stored>>>,
+    values: Rc<RefCell<Values>>,
 }
+
+type Values = BTreeMap<String, Stored>;
 
 #[derive(Clone, Debug)]
 struct Stored {
@@ -33,43 +38,112 @@ impl Memory {
     }
 
     fn find(&self, key: Key<'_>) -> Result<Stored, ReadError> {
-        match self.values.borrow().get(key.as_str()) {
-            Some(stored) => Ok(stored.clone()),
-            None => Err(not_a_value(key, self.is_dictionary(key))),
-        }
-    }
-
-    fn is_dictionary(&self, key: Key<'_>) -> bool {
         let values = self.values.borrow();
-        dictionary::is_dictionary(key, |text| first_at(&values, text))
+        values.get(key.as_str()).cloned().ok_or_else(|| not_a_value(key, is_dictionary(&values, key)))
     }
 
-    fn has_value(&self, key: Key<'_>) -> bool {
-        self.values.borrow().contains_key(key.as_str())
+    /// Makes changes, all or none.
+    fn edit(&self, change: impl FnOnce(&mut Edit<'_>) -> Result<(), WriteError>) -> Result<(), WriteError> {
+        let mut values = self.values.borrow_mut();
+        let mut edit = Edit { values: &mut values, undo: Vec::new() };
+        let result = change(&mut edit);
+        if result.is_err() {
+            edit.undo();
+        }
+        result
     }
+}
 
+/// Changes under way, and what undoes them.
+struct Edit<'m> {
+    values: &'m mut Values,
+    undo: Vec<(String, Option<Stored>)>,
+}
+
+impl Edit<'_> {
     /// Checks that `key` can take a value: it is no dictionary and lies below no value.
     fn check_place(&self, key: Key<'_>) -> Result<(), WriteError> {
-        match self.is_dictionary(key) || key.ancestors().any(|above| self.has_value(above)) {
+        match is_dictionary(self.values, key) || key.ancestors().any(|above| self.values.contains_key(above.as_str())) {
             true => Err(WriteError::Conflict(key.as_str().to_owned())),
             false => Ok(()),
         }
     }
 
-    fn put(&self, key: Key<'_>, value: Rc<[u8]>) -> Result<(), WriteError> {
+    fn store(&mut self, key: String, stored: Stored) {
+        let former = self.values.insert(key.clone(), stored);
+        self.undo.push((key, former));
+    }
+
+    fn take(&mut self, key: String) -> Option<Stored> {
+        let former = self.values.remove(&key)?;
+        self.undo.push((key, Some(former.clone())));
+        Some(former)
+    }
+
+    fn set(&mut self, key: Key<'_>, value: Rc<[u8]>) -> Result<(), WriteError> {
         self.check_place(key)?;
-        self.values.borrow_mut().insert(key.as_str().to_owned(), Stored { value, modified: time::wall() });
+        self.store(key.as_str().to_owned(), Stored { value, modified: time::wall() });
         Ok(())
     }
 
-    fn keys_below(&self, key: Key<'_>) -> Vec<String> {
-        let start = dictionary::start_of(key);
-        let values = self.values.borrow();
-        values.range(start.clone()..).map(|(key, _)| key).take_while(|key| key.starts_with(&start)).cloned().collect()
+    fn remove(&mut self, key: Key<'_>) -> Result<(), WriteError> {
+        for key in keys_below(self.values, key) {
+            self.take(key);
+        }
+        self.take(key.as_str().to_owned());
+        Ok(())
+    }
+
+    fn rename(&mut self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {
+        if from == to {
+            return Ok(());
+        }
+        if to.below(from).is_some() || from.below(to).is_some() {
+            return Err(WriteError::Conflict(to.as_str().to_owned()));
+        }
+        if self.values.contains_key(from.as_str()) {
+            self.check_place(to)?;
+            if let Some(stored) = self.take(from.as_str().to_owned()) {
+                self.store(to.as_str().to_owned(), stored);
+            }
+            return Ok(());
+        }
+        if from.is_root() || !is_dictionary(self.values, from) {
+            return Err(WriteError::NotFound(from.as_str().to_owned()));
+        }
+        self.check_place(to)?;
+        if self.values.contains_key(to.as_str()) {
+            return Err(WriteError::Conflict(to.as_str().to_owned()));
+        }
+        for key in keys_below(self.values, from) {
+            let moved = alloc::format!("{to}{}", &key[from.as_str().len()..]);
+            if let Some(stored) = self.take(key) {
+                self.store(moved, stored);
+            }
+        }
+        Ok(())
+    }
+
+    fn undo(self) {
+        for (key, former) in self.undo.into_iter().rev() {
+            match former {
+                Some(stored) => drop(self.values.insert(key, stored)),
+                None => drop(self.values.remove(&key)),
+            }
+        }
     }
 }
 
-fn first_at<'m>(values: &'m BTreeMap<String, Stored>, text: &str) -> Option<&'m str> {
+fn is_dictionary(values: &Values, key: Key<'_>) -> bool {
+    dictionary::is_dictionary(key, |text| first_at(values, text))
+}
+
+fn keys_below(values: &Values, key: Key<'_>) -> Vec<String> {
+    let start = dictionary::start_of(key);
+    values.range(start.clone()..).map(|(key, _)| key).take_while(|key| key.starts_with(&start)).cloned().collect()
+}
+
+fn first_at<'m>(values: &'m Values, text: &str) -> Option<&'m str> {
     values.range::<str, _>((Bound::Included(text), Bound::Unbounded)).next().map(|(key, _)| key.as_str())
 }
 
@@ -85,11 +159,13 @@ fn zeros(key: Key<'_>, size: u64) -> Result<Vec<u8>, WriteError> {
 
 impl ReadOnly for Memory {
     type Value = Rc<[u8]>;
+    type Reader = Slice<Rc<[u8]>>;
 
     async fn exists(&self, key: Key<'_>) -> Result<Option<Kind>, ReadError> {
-        Ok(match self.has_value(key) {
+        let values = self.values.borrow();
+        Ok(match values.contains_key(key.as_str()) {
             true => Some(Kind::Value),
-            false => self.is_dictionary(key).then_some(Kind::Dictionary),
+            false => is_dictionary(&values, key).then_some(Kind::Dictionary),
         })
     }
 
@@ -101,14 +177,18 @@ impl ReadOnly for Memory {
         Ok(part(&self.find(key)?.value, offset, length).into())
     }
 
+    async fn read(&self, key: Key<'_>) -> Result<Slice<Rc<[u8]>>, ReadError> {
+        Ok(Slice::new(self.find(key)?.value))
+    }
+
     async fn list(&self, key: Key<'_>) -> Result<Vec<Name>, ReadError> {
-        if self.has_value(key) {
+        let values = self.values.borrow();
+        if values.contains_key(key.as_str()) {
             return Err(ReadError::IsValue(key.as_str().to_owned()));
         }
-        if !self.is_dictionary(key) {
+        if !is_dictionary(&values, key) {
             return Err(ReadError::NotFound(key.as_str().to_owned()));
         }
-        let values = self.values.borrow();
         Ok(dictionary::names(key, |text| first_at(&values, text)))
     }
 
@@ -120,9 +200,13 @@ impl ReadOnly for Memory {
         match self.find(key) {
             Ok(stored) => Ok(stored.modified),
             Err(ReadError::IsDictionary(_)) => {
-                let below = self.keys_below(key);
                 let values = self.values.borrow();
-                Ok(below.iter().filter_map(|key| values.get(key)).map(|stored| stored.modified).max().unwrap_or_default())
+                Ok(keys_below(&values, key)
+                    .iter()
+                    .filter_map(|key| values.get(key))
+                    .map(|stored| stored.modified)
+                    .max()
+                    .unwrap_or_default())
             }
             Err(error) => Err(error),
         }
@@ -135,65 +219,49 @@ impl ReadOnly for Memory {
 
 impl ReadWrite for Memory {
     async fn set(&self, key: Key<'_>, value: &[u8]) -> Result<(), WriteError> {
-        self.put(key, value.into())
+        self.edit(|edit| edit.set(key, value.into()))
+    }
+
+    async fn set_stream<R: Read>(&self, key: Key<'_>, source: &mut R) -> Result<u64, StreamError<R::Error>> {
+        let value = stream::collect(key, source).await?;
+        let length = value.len() as u64;
+        self.edit(|edit| edit.set(key, value.into()))?;
+        Ok(length)
+    }
+
+    async fn batch(&self, changes: &[Change<'_>]) -> Result<(), WriteError> {
+        self.edit(|edit| {
+            changes.iter().try_for_each(|change| match *change {
+                Change::Set(key, value) => edit.set(key, value.into()),
+                Change::Remove(key) => edit.remove(key),
+                Change::Rename(from, to) => edit.rename(from, to),
+            })
+        })
     }
 
     async fn set_partial(&self, key: Key<'_>, offset: u64, part: &[u8]) -> Result<(), WriteError> {
-        self.check_place(key)?;
         let former = self.find(key).map(|stored| stored.value).unwrap_or_default();
         let end = offset.checked_add(part.len() as u64).ok_or_else(|| WriteError::NoSpace(key.as_str().to_owned()))?;
         let mut value = zeros(key, end.max(former.len() as u64))?;
         value[..former.len()].copy_from_slice(&former);
         value[end as usize - part.len()..end as usize].copy_from_slice(part);
-        self.put(key, value.into())
+        self.edit(|edit| edit.set(key, value.into()))
     }
 
     async fn allocate(&self, key: Key<'_>, size: u64) -> Result<(), WriteError> {
-        if self.has_value(key) {
+        if self.values.borrow().contains_key(key.as_str()) {
             return Err(WriteError::Exists(key.as_str().to_owned()));
         }
-        self.put(key, zeros(key, size)?.into())
+        let value = zeros(key, size)?.into();
+        self.edit(|edit| edit.set(key, value))
     }
 
     async fn remove(&self, key: Key<'_>) -> Result<(), WriteError> {
-        let below = self.keys_below(key);
-        let mut values = self.values.borrow_mut();
-        values.remove(key.as_str());
-        for key in below {
-            values.remove(&key);
-        }
-        Ok(())
+        self.edit(|edit| edit.remove(key))
     }
 
     async fn rename(&self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {
-        if from == to {
-            return Ok(());
-        }
-        if to.below(from).is_some() || from.below(to).is_some() {
-            return Err(WriteError::Conflict(to.as_str().to_owned()));
-        }
-        if self.has_value(from) {
-            self.check_place(to)?;
-            let mut values = self.values.borrow_mut();
-            let stored = values.remove(from.as_str());
-            values.extend(stored.map(|stored| (to.as_str().to_owned(), stored)));
-            return Ok(());
-        }
-        if from.is_root() || !self.is_dictionary(from) {
-            return Err(WriteError::NotFound(from.as_str().to_owned()));
-        }
-        self.check_place(to)?;
-        if self.has_value(to) {
-            return Err(WriteError::Conflict(to.as_str().to_owned()));
-        }
-        let below = self.keys_below(from);
-        let mut values = self.values.borrow_mut();
-        for key in below {
-            let stored = values.remove(&key);
-            let moved = alloc::format!("{to}{}", &key[from.as_str().len()..]);
-            values.extend(stored.map(|stored| (moved, stored)));
-        }
-        Ok(())
+        self.edit(|edit| edit.rename(from, to))
     }
 }
 
@@ -257,6 +325,48 @@ pub(crate) mod tests {
             assert_eq!(&*store.get(key("x/y/c/d")).await.unwrap(), b"2");
             store.remove(key("x")).await.unwrap();
             assert_eq!(store.list(Key::ROOT).await.unwrap(), [Name { name: "ab".into(), kind: Kind::Value }]);
+        });
+    }
+
+    #[test]
+    fn a_batch_is_made_whole_or_not_at_all() {
+        Simulation::new(1).block_on(async {
+            let store = Memory::new();
+            store.set(key("a/b"), b"1").await.unwrap();
+            store.set(key("c"), b"2").await.unwrap();
+            let mut changes = std::vec![
+                Change::Remove(key("a")),
+                Change::Set(key("a"), b"3"),
+                Change::Rename(key("c"), key("d/e")),
+                Change::Set(key("d/e"), b"4"),
+                Change::Set(key("a/b"), b"5"),
+            ];
+            assert_eq!(store.batch(&changes).await, Err(WriteError::Conflict("a/b".into())));
+            assert_eq!(&*store.get(key("a/b")).await.unwrap(), b"1");
+            assert_eq!(&*store.get(key("c")).await.unwrap(), b"2");
+            assert_eq!(store.exists(key("d")).await, Ok(None));
+            changes.pop();
+            store.batch(&changes).await.unwrap();
+            assert_eq!(&*store.get(key("a")).await.unwrap(), b"3");
+            assert_eq!(&*store.get(key("d/e")).await.unwrap(), b"4");
+            assert_eq!(store.exists(key("c")).await, Ok(None));
+        });
+    }
+
+    #[test]
+    fn a_stream_gives_the_value_as_it_was() {
+        Simulation::new(1).block_on(async {
+            let store = Memory::new();
+            let value: Vec<u8> = (0..10_000).map(|index| index as u8).collect();
+            assert_eq!(store.set_stream(key("a"), &mut &value[..]).await, Ok(10_000));
+            let mut reader = store.read(key("a")).await.unwrap();
+            let mut part = [0; 100];
+            reader.read_exact(&mut part).await.unwrap();
+            store.set(key("a"), b"other").await.unwrap();
+            let mut rest = std::vec![0; 9_900];
+            reader.read_exact(&mut rest).await.unwrap();
+            assert_eq!([&part[..], &rest[..]].concat(), value);
+            assert_eq!(reader.read(&mut part).await, Ok(0));
         });
     }
 

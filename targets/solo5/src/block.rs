@@ -1,6 +1,8 @@
 //! Block devices: one call to the host per sector, which blocks the image until the host has done it.
 
-use fogbow_block::{Block, BlockError, BlockInfo};
+use alloc::string::String;
+
+use fogbow_block::{Block, BlockError, BlockInfo, Cause, Durability, Operation, check};
 
 use crate::manifest::{Device, Properties};
 
@@ -15,9 +17,11 @@ pub trait SectorTransfer: 'static {
 
 /// A block device of the tender's.
 ///
-/// Solo5's tenders allow one sector per call: a larger sector size (`--block-sector-size:NAME=4096`) makes long transfers cheaper.
+/// Solo5's tenders allow one sector per call: a larger sector size (`--block-sector-size:NAME=4096`) makes long transfers cheaper. They have no call
+/// to flush either: what has been written survives the image, not the host.
 #[derive(Debug)]
 pub struct BlockDevice<T> {
+    name: String,
     info: BlockInfo,
     transfer: T,
 }
@@ -29,50 +33,57 @@ impl<T: SectorTransfer> BlockDevice<T> {
         match device.properties {
             Ok(Properties::Block { capacity, sector_size }) => {
                 let sectors = capacity / u64::from(sector_size);
-                let info = BlockInfo { sector_size: usize::from(sector_size), sectors, read_only: false };
-                Some(Self { info, transfer })
+                let durability = Durability::Image;
+                let info = BlockInfo { sector_size: usize::from(sector_size), sectors, read_only: false, durability };
+                Some(Self { name: device.name.clone(), info, transfer })
             }
             _ => None,
         }
     }
 
-    /// The offset of `sector`, if `length` bytes from there are whole sectors of the device.
-    fn offset(&self, sector: u64, length: usize) -> Result<u64, BlockError> {
-        let count = (length / self.info.sector_size) as u64;
-        let within = sector.checked_add(count).is_some_and(|end| end <= self.info.sectors);
-        if within && length.is_multiple_of(self.info.sector_size) {
-            // The device's capacity fits into 63 bits, and this is no more.
-            Ok(sector * self.info.sector_size as u64)
-        } else {
-            Err(BlockError::OutOfRange { sector, length })
-        }
+    /// The offsets of the sectors from number `sector` on, of a checked request: the device's capacity fits into 63 bits, and these are no more.
+    fn offsets(&self, sector: u64) -> impl Iterator<Item = u64> + use<T> {
+        (sector * self.info.sector_size as u64..).step_by(self.info.sector_size)
     }
 }
 
 impl<T: SectorTransfer> Block for BlockDevice<T> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn info(&self) -> BlockInfo {
         self.info
     }
 
-    async fn read(&self, sector: u64, into: &mut [u8]) -> Result<(), BlockError> {
-        let length = into.len();
-        let offsets = (self.offset(sector, length)?..).step_by(self.info.sector_size);
-        for (piece, offset) in into.chunks_exact_mut(self.info.sector_size).zip(offsets) {
+    async fn read_vectored(&self, sector: u64, into: &mut [&mut [u8]]) -> Result<(), BlockError> {
+        let length = check::read(self, sector, into)?;
+        let pieces = into.iter_mut().flat_map(|buffer| buffer.chunks_exact_mut(self.info.sector_size));
+        for (piece, offset) in pieces.zip(self.offsets(sector)) {
             if !self.transfer.read_sector(offset, piece) {
-                return Err(BlockError::Failed { sector, length });
+                return Err(Cause::Failed.of(self, Operation::Read, sector, length));
             }
         }
         Ok(())
     }
 
-    async fn write(&self, sector: u64, data: &[u8]) -> Result<(), BlockError> {
-        let length = data.len();
-        let offsets = (self.offset(sector, length)?..).step_by(self.info.sector_size);
-        for (piece, offset) in data.chunks_exact(self.info.sector_size).zip(offsets) {
+    async fn write_vectored(&self, sector: u64, data: &[&[u8]]) -> Result<(), BlockError> {
+        let length = check::write(self, sector, data)?;
+        let pieces = data.iter().flat_map(|buffer| buffer.chunks_exact(self.info.sector_size));
+        for (piece, offset) in pieces.zip(self.offsets(sector)) {
             if !self.transfer.write_sector(offset, piece) {
-                return Err(BlockError::Failed { sector, length });
+                return Err(Cause::Failed.of(self, Operation::Write, sector, length));
             }
         }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    async fn discard(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
+        check::discard(self, sector, sectors)?;
         Ok(())
     }
 }
@@ -100,18 +111,8 @@ mod tests {
     }
 
     fn device() -> BlockDevice<Host> {
-        BlockDevice { info: BlockInfo { sector_size: 512, sectors: 4, read_only: false }, transfer: Host(RefCell::new(vec![0; 3 * 512])) }
-    }
-
-    #[test]
-    fn only_whole_sectors_of_the_device_are_reached() {
-        let device = device();
-        assert_eq!(device.offset(3, 512), Ok(1536));
-        assert_eq!(device.offset(0, 2048), Ok(0));
-        assert_eq!(device.offset(4, 0), Ok(2048));
-        for (sector, length) in [(4, 512), (3, 1024), (0, 511), (0, 2049), (u64::MAX, 512), (u64::MAX / 512 + 2, 512)] {
-            assert_eq!(device.offset(sector, length), Err(BlockError::OutOfRange { sector, length }));
-        }
+        let info = BlockInfo { sector_size: 512, sectors: 4, read_only: false, durability: Durability::Image };
+        BlockDevice { name: "disk".into(), info, transfer: Host(RefCell::new(vec![0; 3 * 512])) }
     }
 
     #[test]
@@ -119,12 +120,15 @@ mod tests {
         fogbow::simulation::Simulation::new(1).block_on(async {
             let device = device();
             let data: Vec<u8> = (0..1024).map(|index| index as u8 ^ 0x5a).collect();
-            let mut back = vec![0; 1024];
+            let (mut first, mut second) = (vec![0; 512], vec![0; 512]);
             assert_eq!(device.write(1, &data).await, Ok(()));
-            assert_eq!(device.read(1, &mut back).await, Ok(()));
-            assert_eq!(back, data);
-            assert_eq!(device.read(2, &mut back).await, Err(BlockError::Failed { sector: 2, length: 1024 }));
-            assert_eq!(device.write(3, &data[..512]).await, Err(BlockError::Failed { sector: 3, length: 512 }));
+            assert_eq!(device.read_vectored(1, &mut [&mut first, &mut second]).await, Ok(()));
+            assert_eq!([first, second].concat(), data);
+            let error = device.read(2, &mut vec![0; 1024]).await.unwrap_err();
+            assert_eq!(error, Cause::Failed.of(&device, Operation::Read, 2, 1024));
+            let error = device.write(3, &data[..512]).await.unwrap_err();
+            assert_eq!(error, Cause::Failed.of(&device, Operation::Write, 3, 512));
+            assert_eq!(device.write(3, &data).await.unwrap_err().cause, Cause::OutOfRange { sectors: 4 });
         });
     }
 }

@@ -1,43 +1,66 @@
-//! A file as a block device.
+//! A file, or a raw device of the host, as a block device.
+//!
+//! Calls block the image. A flush is `fdatasync`.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use fogbow_block::{Block, BlockError, BlockInfo};
+use fogbow_block::{Block, BlockError, BlockInfo, Cause, Operation, check};
 
 /// A file of the host, in sectors.
 #[derive(Debug)]
 pub struct BlockDevice {
+    name: String,
     file: File,
     info: BlockInfo,
 }
 
 impl BlockDevice {
-    pub(crate) const fn new(file: File, info: BlockInfo) -> Self {
-        Self { file, info }
+    pub(crate) fn new(name: &str, file: File, info: BlockInfo) -> Self {
+        Self { name: name.to_owned(), file, info }
     }
 
-    /// The place of sectors in the file, if they are whole sectors of the device.
-    fn offset(&self, sector: u64, length: usize) -> Result<u64, BlockError> {
-        let BlockInfo { sector_size, sectors, .. } = self.info;
-        let fits =
-            length.is_multiple_of(sector_size) && sector.checked_add((length / sector_size) as u64).is_some_and(|end| end <= sectors);
-        if fits { Ok(sector * sector_size as u64) } else { Err(BlockError::OutOfRange { sector, length }) }
+    /// The place in the file of a sector of a checked request: the file's size fits into 63 bits, and this is no more.
+    fn offset(&self, sector: u64) -> u64 {
+        sector * self.info.sector_size as u64
     }
 }
 
 impl Block for BlockDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
     fn info(&self) -> BlockInfo {
         self.info
     }
 
-    async fn read(&self, sector: u64, into: &mut [u8]) -> Result<(), BlockError> {
-        let offset = self.offset(sector, into.len())?;
-        self.file.read_exact_at(into, offset).map_err(|_| BlockError::Failed { sector, length: into.len() })
+    async fn read_vectored(&self, sector: u64, into: &mut [&mut [u8]]) -> Result<(), BlockError> {
+        let length = check::read(self, sector, into)?;
+        let mut offset = self.offset(sector);
+        for buffer in into {
+            self.file.read_exact_at(buffer, offset).map_err(|_| Cause::Failed.of(self, Operation::Read, sector, length))?;
+            offset += buffer.len() as u64;
+        }
+        Ok(())
     }
 
-    async fn write(&self, sector: u64, data: &[u8]) -> Result<(), BlockError> {
-        let offset = self.offset(sector, data.len())?;
-        self.file.write_all_at(data, offset).map_err(|_| BlockError::Failed { sector, length: data.len() })
+    async fn write_vectored(&self, sector: u64, data: &[&[u8]]) -> Result<(), BlockError> {
+        let length = check::write(self, sector, data)?;
+        let mut offset = self.offset(sector);
+        for buffer in data {
+            self.file.write_all_at(buffer, offset).map_err(|_| Cause::Failed.of(self, Operation::Write, sector, length))?;
+            offset += buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), BlockError> {
+        self.file.sync_data().map_err(|_| Cause::Failed.of(self, Operation::Flush, 0, 0))
+    }
+
+    async fn discard(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
+        check::discard(self, sector, sectors)?;
+        Ok(())
     }
 }

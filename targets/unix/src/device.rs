@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fogbow::arguments::{self, Argument, ArgumentError};
 use fogbow::{StartError, arguments::parse};
-use fogbow_block::BlockInfo;
+use fogbow_block::{BlockInfo, Durability};
 use fogbow_net::{FrameInfo, MacAddress};
 use fogbow_tender::net::NetError;
 use fogbow_tender::options::NetSource;
@@ -89,6 +89,7 @@ pub fn block(name: &str) -> Result<BlockDevice, DeviceError> {
     let path = parse::<String>(&format!("{name}-file")).map_err(DeviceError::Argument)?;
     let sector_size = parse::<u16>(&format!("{name}-sector-size")).map_err(DeviceError::Argument)?;
     let device = fogbow_tender::block::open(Path::new(&path), sector_size).map_err(DeviceError::Block)?;
-    let info = BlockInfo { sector_size: sector_size.into(), sectors: device.capacity / u64::from(sector_size), read_only: false };
-    Ok(BlockDevice::new(device.descriptor.into(), info))
+    let sectors = device.capacity / u64::from(sector_size);
+    let info = BlockInfo { sector_size: sector_size.into(), sectors, read_only: false, durability: Durability::Host };
+    Ok(BlockDevice::new(name, device.descriptor.into(), info))
 }

@@ -1,10 +1,11 @@
 //! A directory of the host as a store: each value is a file.
 //!
 //! A key never leads out of the directory, not even over a symbolic link: the host's kernel resolves it (openat2(2), `RESOLVE_BENEATH`). A value is
-//! replaced by renaming a new file over it, so that a reader sees the old one or the new one.
+//! replaced by renaming a new file over it, so that a reader sees the old one or the new one; the new one is on stable storage when `set` returns.
 //!
-//! Limits: Linux 5.6 or later; file names that are not UTF-8 are not listed; calls block the image.
+//! Limits: a host's file system renames one file at a time: a batch of one change is made, a larger one is refused. Linux 5.6 or later; file names that are not UTF-8 are not listed; calls block the image.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -12,14 +13,18 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use embedded_io_async::ErrorType;
 use fogbow::time::WallTime;
-use fogbow_kv::{Digest, Key, Kind, Name, ReadError, ReadOnly, ReadWrite, WriteError};
+use fogbow_kv::{Change, Digest, Key, Kind, Name, ReadError, ReadOnly, ReadWrite, StreamError, WriteError};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Access rights of new files and directories, before the process's umask.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// What a stream is written in at a time, in bytes.
+const PART: usize = 64 * 1024;
 
 /// How the names of files begin that are about to replace a value; they are not listed.
 const TEMPORARY: &str = ".fogbow-new-";
@@ -28,6 +33,8 @@ const TEMPORARY: &str = ".fogbow-new-";
 #[derive(Debug)]
 pub struct Directory {
     root: OwnedFd,
+    /// Values written so far, for names.
+    replacements: Cell<u64>,
 }
 
 impl Directory {
@@ -39,7 +46,7 @@ impl Directory {
         let path = path.as_ref();
         let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display())))?;
-        Ok(Self { root })
+        Ok(Self { root, replacements: Cell::new(0) })
     }
 
     /// Opens what is at `key`.
@@ -86,28 +93,77 @@ impl Directory {
         Ok((directory, name))
     }
 
-    /// Writes a new value beside the old one and renames it into place.
-    fn replace(&self, key: Key<'_>, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
+    /// Begins a new value beside the old one.
+    fn begin(&self, key: Key<'_>) -> Result<Replacement, WriteError> {
         if matches!(self.find(key), Ok((_, metadata)) if metadata.is_dir()) {
             return Err(WriteError::Conflict(key.to_string()));
         }
         let failed = |error: io::Error| write_error(key, error);
         let (parent, name) = self.parent(key).map_err(|error| failed(error.into()))?;
-        // One image, one thread: no other value is being written meanwhile.
-        let temporary = format!("{TEMPORARY}{}", std::process::id());
+        // Several values may be under way at once: a stream waits for its source.
+        let number = self.replacements.get();
+        self.replacements.set(number.wrapping_add(1));
+        let temporary = format!("{TEMPORARY}{}-{number}", std::process::id());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(&parent, &temporary, flags, FILE_MODE).map_err(|error| failed(error.into()))?);
-        let replaced = write(&mut file).and_then(|()| Ok(rustix::fs::renameat(&parent, &temporary, &parent, name)?));
-        if replaced.is_err() {
-            // The error that is passed on says more than a second one would.
-            let _ = rustix::fs::unlinkat(&parent, &temporary, AtFlags::empty());
+        let file = File::from(rustix::fs::openat(&parent, &temporary, flags, FILE_MODE).map_err(|error| failed(error.into()))?);
+        Ok(Replacement { file, parent, temporary, name: name.to_owned(), is_done: false })
+    }
+
+    /// Writes a new value beside the old one and renames it into place.
+    fn replace(&self, key: Key<'_>, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), WriteError> {
+        let mut replacement = self.begin(key)?;
+        write(&mut replacement.file).and_then(|()| replacement.finish()).map_err(|error| write_error(key, error))
+    }
+}
+
+/// A new value under way; dropped before it is finished, it is gone.
+struct Replacement {
+    file: File,
+    parent: File,
+    temporary: String,
+    name: String,
+    is_done: bool,
+}
+
+impl Replacement {
+    fn finish(mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        rustix::fs::renameat(&self.parent, &self.temporary, &self.parent, &self.name)?;
+        self.is_done = true;
+        self.parent.sync_all()
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // The error that led here says more than a second one would.
+            let _ = rustix::fs::unlinkat(&self.parent, &self.temporary, AtFlags::empty());
         }
-        replaced.map_err(failed)
+    }
+}
+
+/// A value of a directory as a stream. A value that is replaced keeps its file for as long as it is open.
+#[derive(Debug)]
+pub struct FileReader {
+    file: File,
+    key: String,
+}
+
+impl ErrorType for FileReader {
+    type Error = ReadError;
+}
+
+impl embedded_io_async::Read for FileReader {
+    async fn read(&mut self, into: &mut [u8]) -> Result<usize, ReadError> {
+        let reason = |error: io::Error| ReadError::Unavailable { key: self.key.clone(), reason: error.to_string() };
+        self.file.read(into).map_err(reason)
     }
 }
 
 impl ReadOnly for Directory {
     type Value = Vec<u8>;
+    type Reader = FileReader;
 
     async fn exists(&self, key: Key<'_>) -> Result<Option<Kind>, ReadError> {
         match self.find(key) {
@@ -132,6 +188,10 @@ impl ReadOnly for Directory {
             file.take(length as u64).read_to_end(&mut value).map_err(|error| read_error(key, error))?;
         }
         Ok(value)
+    }
+
+    async fn read(&self, key: Key<'_>) -> Result<FileReader, ReadError> {
+        Ok(FileReader { file: self.find_value(key)?.0, key: key.to_string() })
     }
 
     async fn list(&self, key: Key<'_>) -> Result<Vec<Name>, ReadError> {
@@ -174,6 +234,35 @@ impl ReadOnly for Directory {
 impl ReadWrite for Directory {
     async fn set(&self, key: Key<'_>, value: &[u8]) -> Result<(), WriteError> {
         self.replace(key, |file| file.write_all(value))
+    }
+
+    async fn set_stream<R: embedded_io_async::Read>(&self, key: Key<'_>, source: &mut R) -> Result<u64, StreamError<R::Error>> {
+        let failed = |error: io::Error| StreamError::Store(write_error(key, error));
+        let mut replacement = self.begin(key)?;
+        let mut part = vec![0; PART];
+        let mut length = 0;
+        loop {
+            let count = source.read(&mut part).await.map_err(StreamError::Source)?;
+            if count == 0 {
+                replacement.finish().map_err(failed)?;
+                return Ok(length);
+            }
+            replacement.file.write_all(&part[..count]).map_err(failed)?;
+            length += count as u64;
+        }
+    }
+
+    async fn batch(&self, changes: &[Change<'_>]) -> Result<(), WriteError> {
+        match *changes {
+            [] => Ok(()),
+            [Change::Set(key, value)] => self.set(key, value).await,
+            [Change::Rename(from, to)] => self.rename(from, to).await,
+            [Change::Remove(key)] if !matches!(self.find(key), Ok((_, found)) if found.is_dir()) => self.remove(key).await,
+            [Change::Remove(key) | Change::Set(key, _) | Change::Rename(key, _), ..] => Err(WriteError::Unsupported {
+                key: key.to_string(),
+                reason: "a directory of the host changes one value at a time: give a store in memory or on a block device for batches",
+            }),
+        }
     }
 
     async fn set_partial(&self, key: Key<'_>, offset: u64, part: &[u8]) -> Result<(), WriteError> {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use embedded_io_async::{Read, Write};
 use fogbow::{Image, StartError, spawn};
-use fogbow_kv::{Digest, Key, Kind, Name, ReadError, ReadOnly, ReadWrite, WriteError};
+use fogbow_kv::{Change, Digest, Key, Kind, Name, ReadError, ReadOnly, ReadWrite, WriteError};
 use fogbow_net::{ConnectError, Listener, Stack, Stream, UdpSocket};
 
 use crate::platform::Unix;
@@ -156,6 +156,26 @@ fn a_directory_is_a_store() {
         store.set(key(&longest), b"long").await.unwrap();
         store.remove(key(&longest)).await.unwrap();
         assert_eq!(store.list(Key::ROOT).await.unwrap(), [Name { name: "z".into(), kind: Kind::Value }]);
+    });
+}
+
+#[test]
+fn values_of_a_directory_stream_and_batches_are_of_one_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Directory::open(directory.path()).unwrap();
+    run(async move {
+        let value: Vec<u8> = (0..200_000).map(|index| (index / 7) as u8).collect();
+        assert_eq!(store.set_stream(key("a"), &mut &value[..]).await, Ok(200_000));
+        let mut reader = store.read(key("a")).await.unwrap();
+        let mut read = vec![0; 200_000];
+        reader.read_exact(&mut read[..1000]).await.unwrap();
+        store.batch(&[Change::Set(key("a"), b"other")]).await.unwrap();
+        reader.read_exact(&mut read[1000..]).await.unwrap();
+        assert!(read == value, "a stream gives the value as it was");
+        let two = [Change::Remove(key("a")), Change::Set(key("b"), b"")];
+        assert!(matches!(store.batch(&two).await, Err(WriteError::Unsupported { .. })));
+        store.batch(&two[..1]).await.unwrap();
+        assert_eq!(store.list(Key::ROOT).await, Ok(Vec::new()), "no files are left behind");
     });
 }
 
