@@ -7,7 +7,7 @@
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
-use core::cell::RefCell;
+use core::cell::{OnceCell, RefCell};
 use core::future::Future;
 
 use async_task::Runnable;
@@ -15,6 +15,7 @@ use spin::Mutex;
 
 use crate::arguments::Arguments;
 use crate::current;
+use crate::entropy::Moments;
 use crate::logs::Filter;
 use crate::platform::{Platform, Wait};
 use crate::random::Generator;
@@ -31,7 +32,8 @@ pub(crate) struct Runtime {
     pub(crate) timers: RefCell<TimerQueue>,
     pub(crate) arguments: Arguments,
     pub(crate) log_filter: Filter,
-    pub(crate) random: RefCell<Option<Generator>>,
+    pub(crate) moments: Rc<Moments>,
+    pub(crate) random: OnceCell<Rc<Generator>>,
     ready: Arc<ReadyQueue>,
 }
 
@@ -42,9 +44,15 @@ impl Runtime {
             timers: RefCell::new(TimerQueue::new()),
             arguments,
             log_filter,
-            random: RefCell::new(None),
+            moments: Rc::default(),
+            random: OnceCell::new(),
             ready: Arc::new(ReadyQueue(Mutex::new(VecDeque::new()))),
         })
+    }
+
+    /// The image's generator, made when something first draws from it.
+    pub(crate) fn generator(&self) -> &Rc<Generator> {
+        self.random.get_or_init(|| Rc::new(Generator::new(Rc::clone(&self.platform), Rc::clone(&self.moments))))
     }
 
     pub(crate) fn spawn<F>(&self, future: F) -> Task<F::Output>

@@ -21,6 +21,7 @@ extern crate std;
 pub mod arguments;
 pub mod console;
 mod current;
+pub mod entropy;
 mod executor;
 pub mod heap;
 pub mod logs;

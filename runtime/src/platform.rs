@@ -1,6 +1,7 @@
 //! The whole of what a target must supply.
 
 use crate::current;
+use crate::entropy::{Collect, Occasion};
 use crate::time::{Instant, WallTime};
 
 /// How long [`Platform::wait`] may block.
@@ -34,13 +35,13 @@ pub fn memory() -> Memory {
     current::with(|runtime| runtime.platform.memory())
 }
 
-/// The target can offer no entropy.
+/// The generator has no seed: no full-strength [source](crate::entropy::Source) has given enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntropyError;
 
 impl core::fmt::Display for EntropyError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("this target offers no source of entropy: give the machine RDRAND or a random device")
+        f.write_str("the random generator has no seed: give the machine RDSEED, RDRAND or a random device")
     }
 }
 
@@ -64,11 +65,13 @@ pub unsafe trait Platform {
     /// Waits as `wait` says, then wakes the tasks that wait for the devices which became ready.
     fn wait(&self, wait: Wait);
 
-    /// Fills `into` with fresh entropy of the target.
+    /// Gives entropy of every source that the target has to `collect`, piece by piece, as much as `occasion` wants.
     ///
-    /// # Errors
-    /// [`EntropyError`] when the target has none; the contents of `into` are then unspecified.
-    fn entropy(&self, into: &mut [u8]) -> Result<(), EntropyError>;
+    /// Called at the first draw from the image's generator, and then at draws that come more than a few milliseconds after the last call; never
+    /// in an image that draws nothing. A source that has nothing now is left out: it is asked again. Do not draw random bytes here.
+    ///
+    /// On x86-64, what the processor has is [`Processor::gather`](crate::entropy::Processor::gather).
+    fn entropy(&self, occasion: Occasion, collect: &mut Collect<'_>);
 
     /// How much memory there is and how much is used.
     fn memory(&self) -> Memory;

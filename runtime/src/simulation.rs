@@ -13,9 +13,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::arguments::{Arguments, Group, Request};
+use crate::entropy::{Collect, Occasion, REFRESH_BYTES, START_BYTES, Source};
 use crate::executor::Runtime;
 use crate::logs::{self, Filter};
-use crate::platform::{EntropyError, Memory, Platform, Wait};
+use crate::platform::{Memory, Platform, Wait};
 use crate::time::{Duration, Instant, WallTime};
 
 /// When simulated wall clocks start: 2026-01-01T00:00:00 UTC, in nanoseconds of Unix time.
@@ -116,9 +117,14 @@ unsafe impl Platform for SimulatedPlatform {
         }
     }
 
-    fn entropy(&self, into: &mut [u8]) -> Result<(), EntropyError> {
-        self.entropy.borrow_mut().fill_bytes(into);
-        Ok(())
+    fn entropy(&self, occasion: Occasion, collect: &mut Collect<'_>) {
+        let mut bytes = [0; START_BYTES];
+        let bytes = match occasion {
+            Occasion::Start => &mut bytes[..],
+            Occasion::Refresh => &mut bytes[..REFRESH_BYTES],
+        };
+        self.entropy.borrow_mut().fill_bytes(bytes);
+        collect(Source::Host, bytes);
     }
 
     fn memory(&self) -> Memory {

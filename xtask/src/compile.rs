@@ -59,6 +59,8 @@ fn flags(workspace: &Workspace, application: &Application) -> Vec<String> {
         "-Clink-arg=-zmax-page-size=4096",
         // Nothing unwinds.
         "-Cforce-unwind-tables=no",
+        // Every crate draws from the image's own generator.
+        "--cfg=getrandom_backend=\"custom\"",
     ]
     .map(str::to_owned)
     .to_vec();

@@ -4,11 +4,11 @@ use core::cell::Cell;
 use core::num::NonZeroU64;
 
 use fogbow::Platform;
+use fogbow::entropy::{Collect, Occasion, Processor};
 use fogbow::heap::Heap;
-use fogbow::platform::{EntropyError, Memory, Wait};
+use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
 use fogbow_solo5::device::Devices;
-use fogbow_solo5::entropy;
 use fogbow_solo5::manifest::DeviceKind;
 use fogbow_solo5::ready::Readiness;
 use spin::{Mutex, MutexGuard, Once};
@@ -114,12 +114,13 @@ pub(crate) struct Hvt {
     /// What the wall clock and the monotonic clock said when the tender was asked last.
     wall: Cell<Option<(u64, u64)>>,
     waits_without_poll: Cell<u32>,
+    processor: Processor,
 }
 
 impl Hvt {
     pub(crate) fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, counter_frequency: NonZeroU64) -> Self {
         let clock = MonotonicClock::new(counter_frequency, counter());
-        Self { guest, heap, memory, clock, wall: Cell::new(None), waits_without_poll: Cell::new(0) }
+        Self { guest, heap, memory, clock, wall: Cell::new(None), waits_without_poll: Cell::new(0), processor: Processor::new() }
     }
 
     fn now(&self) -> u64 {
@@ -197,8 +198,8 @@ unsafe impl Platform for Hvt {
         }
     }
 
-    fn entropy(&self, into: &mut [u8]) -> Result<(), EntropyError> {
-        entropy::fill(into)
+    fn entropy(&self, occasion: Occasion, collect: &mut Collect<'_>) {
+        self.processor.gather(occasion, collect);
     }
 
     fn memory(&self) -> Memory {

@@ -3,8 +3,8 @@
 //!
 //! A target such as `fogbow-spt` adds its entry code, its [`Platform`](fogbow::Platform) and its devices; everything else is here: the
 //! notes by which a tender knows an image ([`notes`]), the devices it asks for and got ([`manifest`]), who waits for them ([`ready`]),
-//! block devices ([`block`]), the layout of memory ([`layout`] and `image.ld`), the memory functions ([`memory`]), randomness of the
-//! processor ([`entropy`]) and the last message ([`mod@panic`]).
+//! block devices ([`block`]), the layout of memory ([`layout`] and `image.ld`), the memory functions ([`memory`]) and the last message
+//! ([`mod@panic`]).
 //!
 //! Principles:
 //! - The library is inert: it defines no symbol, no panic handler and no allocator, so that it is compiled and tested as any other. What an
@@ -20,7 +20,6 @@ extern crate std;
 
 pub mod block;
 pub mod device;
-pub mod entropy;
 mod image;
 pub mod layout;
 pub mod manifest;

@@ -4,12 +4,12 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use fogbow::entropy::{Collect, Occasion, Processor};
 use fogbow::heap::Heap;
-use fogbow::platform::{EntropyError, Memory, Wait};
+use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
 use fogbow::{Platform, status};
 use fogbow_solo5::device::Devices;
-use fogbow_solo5::entropy;
 use fogbow_solo5::manifest::{DeviceKind, MAX_ENTRIES};
 use fogbow_solo5::ready::Readiness;
 use spin::Once;
@@ -115,11 +115,12 @@ pub(crate) struct Spt {
     memory: usize,
     heap_size: usize,
     timer: Cell<Timer>,
+    processor: Processor,
 }
 
 impl Spt {
     pub(crate) const fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, heap_size: usize) -> Self {
-        Self { guest, heap, memory, heap_size, timer: Cell::new(Timer::Off) }
+        Self { guest, heap, memory, heap_size, timer: Cell::new(Timer::Off), processor: Processor::new() }
     }
 
     /// Sees to it that the timer ends a wait at `deadline` or before. A timer that is set to an earlier moment is left alone: deadlines are
@@ -200,8 +201,8 @@ unsafe impl Platform for Spt {
         }
     }
 
-    fn entropy(&self, into: &mut [u8]) -> Result<(), EntropyError> {
-        entropy::fill(into)
+    fn entropy(&self, occasion: Occasion, collect: &mut Collect<'_>) {
+        self.processor.gather(occasion, collect);
     }
 
     fn memory(&self) -> Memory {

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fogbow::Platform;
-use fogbow::platform::{EntropyError, Memory, Wait};
+use fogbow::entropy::{Collect, Occasion, Processor, REFRESH_BYTES, START_BYTES, Source};
+use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -17,11 +18,12 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A Linux process.
 pub(crate) struct Unix {
     reactor: Rc<Reactor>,
+    processor: Processor,
 }
 
 impl Unix {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { reactor: Reactor::install()? })
+        Ok(Self { reactor: Reactor::install()?, processor: Processor::new() })
     }
 }
 
@@ -52,16 +54,17 @@ unsafe impl Platform for Unix {
         self.reactor.wait(Some(&Timespec { tv_sec: (nanos / NANOS_PER_SECOND) as i64, tv_nsec: (nanos % NANOS_PER_SECOND) as _ }));
     }
 
-    fn entropy(&self, into: &mut [u8]) -> Result<(), EntropyError> {
-        let mut filled = 0;
-        while filled < into.len() {
-            match getrandom(&mut into[filled..], GetRandomFlags::empty()) {
-                Ok(length) => filled += length,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return Err(EntropyError),
-            }
+    fn entropy(&self, occasion: Occasion, collect: &mut Collect<'_>) {
+        let mut bytes = [0; START_BYTES];
+        let bytes = match occasion {
+            Occasion::Start => &mut bytes[..],
+            Occasion::Refresh => &mut bytes[..REFRESH_BYTES],
+        };
+        // Up to 256 bytes come whole or not at all (getrandom(2)); without them the processor is left, and they are asked for again.
+        if getrandom(&mut *bytes, GetRandomFlags::empty()).is_ok() {
+            collect(Source::Host, bytes);
         }
-        Ok(())
+        self.processor.gather(occasion, collect);
     }
 
     /// The host's memory, and this process's resident part of it.

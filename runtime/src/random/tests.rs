@@ -1,0 +1,32 @@
+use super::*;
+use crate::simulation::Simulation;
+use rand_core::Rng;
+use std::collections::BTreeSet;
+use std::vec;
+use std::vec::Vec;
+
+fn draw(seed: u64, length: usize) -> Vec<u8> {
+    Simulation::new(seed).block_on(async move {
+        let mut bytes = vec![0; length];
+        fill(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+#[test]
+fn draws_follow_from_the_seed_of_a_simulation_and_from_it_alone() {
+    assert_eq!(draw(1, 100), draw(1, 100));
+    assert_ne!(draw(1, 100), draw(2, 100));
+}
+
+#[test]
+fn draws_differ_and_fill_all_they_were_given() {
+    let mut words: Vec<u64> = Simulation::new(1).block_on(async {
+        let mut random = seeded().await;
+        let mut other = random.clone();
+        (0..1000).flat_map(|_| [random.next_u64(), other.next_u64(), next_u64().unwrap()]).collect()
+    });
+    words.extend(draw(2, 80_000).as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)));
+    let length = words.len();
+    assert_eq!(words.into_iter().collect::<BTreeSet<_>>().len(), length);
+}
