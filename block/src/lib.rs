@@ -1,7 +1,8 @@
 //! Fogbow's block devices.
 //!
-//! A [`Block`] device reads and writes whole sectors, flushes, and discards. The targets implement it for the host's devices; here are [`Ram`], a disk in
-//! memory, and, for tests, [`fault::FaultDisk`], which does to its data what disks do.
+//! A [`Block`] device reads and writes whole sectors, flushes, and discards. The targets implement it for the host's devices. Here are [`Ram`], a disk in
+//! memory; what lies over other devices: [`View`], `partition`, `cache`, `encryption`; `blocking`, which runs code over them that was written against
+//! blocking devices; and, for tests, `fault`, a disk that does to its data what disks do. All but the first two are features.
 //!
 //! # What a power cut leaves
 //! A write that has returned need not be on the medium: until a [`flush`](Block::flush) that began after it has returned, a power cut leaves each
@@ -20,14 +21,24 @@ extern crate std;
 use alloc::rc::Rc;
 use core::future::Future;
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
+#[cfg(feature = "cache")]
+pub mod cache;
 pub mod check;
+#[cfg(feature = "encryption")]
+pub mod encryption;
 mod error;
 #[cfg(any(test, feature = "simulation"))]
 pub mod fault;
+#[cfg(feature = "partition")]
+pub mod partition;
 mod ram;
+mod view;
 
 pub use error::{BlockError, Cause, Operation};
 pub use ram::{Ram, RamError};
+pub use view::{View, ViewError};
 
 /// What a device says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,4 +156,14 @@ impl<B: Block> Block for Rc<B> {
     fn write(&self, sector: u64, data: &[u8]) -> impl Future<Output = Result<(), BlockError>> {
         (**self).write(sector, data)
     }
+}
+
+/// Writes sectors that follow each other as one buffer: a device's call costs more than copying.
+#[cfg(any(feature = "blocking", feature = "cache"))]
+async fn write_run<'a, B: Block>(device: &B, first: u64, sectors: impl Iterator<Item = &'a [u8]>) -> Result<(), BlockError> {
+    let run = sectors.fold(alloc::vec::Vec::new(), |mut run, sector| {
+        run.extend_from_slice(sector);
+        run
+    });
+    device.write(first, &run).await
 }

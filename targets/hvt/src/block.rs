@@ -1,6 +1,6 @@
-//! Block devices: a hypercall per sector.
+//! Block devices: hypercalls.
 
-use fogbow_solo5::block::SectorTransfer;
+use fogbow_solo5::block::Transfer;
 use fogbow_solo5::manifest::Device;
 
 use crate::hypercall;
@@ -18,12 +18,19 @@ impl Handle {
     }
 }
 
-impl SectorTransfer for Handle {
-    fn read_sector(&self, offset: u64, into: &mut [u8]) -> bool {
+impl Transfer for Handle {
+    // Neither Solo5's tender nor Fogbow's has a limit; this bounds how long one call keeps the image waiting.
+    const LONGEST: Option<usize> = Some(1 << 20);
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> bool {
         hypercall::block_read(self.0, offset, into).is_ok()
     }
 
-    fn write_sector(&self, offset: u64, data: &[u8]) -> bool {
+    fn write_at(&self, offset: u64, data: &[u8]) -> bool {
         hypercall::block_write(self.0, offset, data).is_ok()
+    }
+
+    fn flush(&self) -> bool {
+        hypercall::block_flush(self.0).is_ok()
     }
 }

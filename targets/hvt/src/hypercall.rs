@@ -27,6 +27,8 @@ pub(crate) enum Hypercall {
     NetWrite = 6,
     NetRead = 7,
     Halt = 8,
+    /// Fogbow's own tender's, where its manifest offers it.
+    BlockFlush = 64,
 }
 
 /// What [`Hypercall::Puts`] takes (`struct hvt_hc_puts`).
@@ -68,6 +70,13 @@ struct BlockTransfer {
     offset: u64,
     data: *mut u8,
     length: u64,
+    result: i32,
+}
+
+/// What [`Hypercall::BlockFlush`] takes and gives.
+#[repr(C)]
+struct BlockFlush {
+    device: u64,
     result: i32,
 }
 
@@ -133,7 +142,7 @@ pub(crate) fn net_write(device: u32, frame: &[u8]) -> Result<(), Refused> {
     done(argument.result)
 }
 
-/// Reads one sector from byte `offset` on.
+/// Reads whole sectors from byte `offset` on.
 pub(crate) fn block_read(device: u32, offset: u64, into: &mut [u8]) -> Result<(), Refused> {
     let data = into.as_mut_ptr();
     let mut argument = BlockTransfer { device: device.into(), offset, data, length: into.len() as u64, result: OK };
@@ -142,12 +151,20 @@ pub(crate) fn block_read(device: u32, offset: u64, into: &mut [u8]) -> Result<()
     done(argument.result)
 }
 
-/// Writes one sector from byte `offset` on.
+/// Writes whole sectors from byte `offset` on.
 pub(crate) fn block_write(device: u32, offset: u64, from: &[u8]) -> Result<(), Refused> {
     let data = from.as_ptr().cast_mut();
     let mut argument = BlockTransfer { device: device.into(), offset, data, length: from.len() as u64, result: OK };
     // SAFETY: the tender only reads the buffer, which is borrowed until then.
     unsafe { call(Hypercall::BlockWrite, &raw mut argument) };
+    done(argument.result)
+}
+
+/// Waits until what was written to a block device is on stable storage. Only a tender that offers it has this call.
+pub(crate) fn block_flush(device: u32) -> Result<(), Refused> {
+    let mut argument = BlockFlush { device: device.into(), result: OK };
+    // SAFETY: the tender writes nothing but the argument's own field.
+    unsafe { call(Hypercall::BlockFlush, &raw mut argument) };
     done(argument.result)
 }
 

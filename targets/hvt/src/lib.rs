@@ -7,7 +7,7 @@
 //! How faults end: code and constants cannot be written, nothing but code can be executed, the null page and a guard page under the stack cannot
 //! be touched, and no privileged instruction works. Each fault ends the image with a message that names it and with status 255, on any host.
 //!
-//! Limits: x86-64, one processor, 4 GiB of memory at most; no interrupts; one sector per hypercall on block devices. The set of devices that the
+//! Limits: x86-64, one processor, 4 GiB of memory at most; no interrupts; a hypercall on a block device blocks the image. The set of devices that the
 //! image waits on is fixed: while frames wait on a device that is in use but whose task waits for something else, idling costs processor time.
 #![no_std]
 

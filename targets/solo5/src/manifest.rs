@@ -24,6 +24,9 @@ const MIN_MTU: u16 = 68;
 /// The smallest sector, in bytes: Solo5's tenders refuse a smaller one.
 const MIN_SECTOR: u16 = 512;
 
+/// The first byte of an entry's padding where a tender of Fogbow's takes more of a block device than Solo5's do; two powers of two follow.
+pub(crate) const EXTENSION: u8 = 1;
+
 /// What kind of device: `enum mft_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
@@ -143,6 +146,7 @@ pub(crate) mod raw {
         /// `union b`: the host's file descriptor, in the first four bytes.
         pub(crate) host: [u8; 8],
         pub(crate) attached: u8,
+        /// Zero under Solo5's tenders; what Fogbow's offer of a block device begins with [`EXTENSION`](super::EXTENSION).
         pub(crate) padding: [u8; 7],
     }
 
@@ -169,7 +173,16 @@ pub enum Properties {
         capacity: u64,
         /// Bytes in a sector: a power of two, at least 512.
         sector_size: u16,
+        /// What the tender takes beyond one sector at a time.
+        extension: Option<Extension>,
     },
+}
+
+/// What a tender of Fogbow's takes of a block device beyond what Solo5's do: flushes, and larger transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// A transfer may have this many bytes if as many lie between its offset and the end of the device; the smaller size first.
+    pub transfer_sizes: [u32; 2],
 }
 
 impl Properties {
@@ -298,7 +311,9 @@ fn read_entry(handle: u8, entry: &[u8; size_of::<raw::Entry>()]) -> Result<Devic
 }
 
 fn read_properties(kind: DeviceKind, entry: &[u8; size_of::<raw::Entry>()]) -> Result<Properties, Unusable> {
-    const AT: usize = core::mem::offset_of!(raw::Entry, properties);
+    use core::mem::offset_of;
+
+    const AT: usize = offset_of!(raw::Entry, properties);
     match kind {
         DeviceKind::Net => {
             let mut mac = [0; 6];
@@ -323,8 +338,16 @@ fn read_properties(kind: DeviceKind, entry: &[u8; size_of::<raw::Entry>()]) -> R
             if capacity == 0 || !capacity.is_multiple_of(u64::from(sector_size)) || i64::try_from(capacity).is_err() {
                 return Err(Unusable::Capacity(capacity));
             }
-            Ok(Properties::Block { capacity, sector_size })
+            Ok(Properties::Block { capacity, sector_size, extension: read_extension(&entry[offset_of!(raw::Entry, padding)..]) })
         }
+    }
+}
+
+/// What follows the byte that says whether a device is attached.
+fn read_extension(padding: &[u8]) -> Option<Extension> {
+    match *padding {
+        [EXTENSION, medium @ 9..=30, large @ 9..=30, ..] => Some(Extension { transfer_sizes: [1 << medium, 1 << large] }),
+        _ => None,
     }
 }
 

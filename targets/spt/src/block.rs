@@ -1,6 +1,6 @@
-//! Block devices: a system call per sector.
+//! Block devices: system calls on the tender's files.
 
-use fogbow_solo5::block::SectorTransfer;
+use fogbow_solo5::block::Transfer;
 use fogbow_solo5::manifest::Device;
 
 use crate::system::{self, Descriptor};
@@ -18,13 +18,19 @@ impl File {
     }
 }
 
-impl SectorTransfer for File {
-    fn read_sector(&self, offset: u64, into: &mut [u8]) -> bool {
+impl Transfer for File {
+    const LONGEST: Option<usize> = None;
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> bool {
         let length = into.len();
         system::read_at(self.0, into, offset) == Ok(length)
     }
 
-    fn write_sector(&self, offset: u64, data: &[u8]) -> bool {
+    fn write_at(&self, offset: u64, data: &[u8]) -> bool {
         system::write_at(self.0, data, offset) == Ok(data.len())
+    }
+
+    fn flush(&self) -> bool {
+        system::sync_data(self.0).is_ok()
     }
 }

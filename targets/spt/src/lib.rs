@@ -8,7 +8,7 @@
 //! the stack stands upon read-only memory, so that its overflow is a fault as well. Each raises a signal on the host. Under Solo5's own
 //! tender the process dies of it (SIGSEGV, SIGFPE, SIGILL) without a message; Fogbow's tender reports the fault and ends with status 255.
 //!
-//! Limits: the tender's filter allows one sector per call on block devices. The set of descriptors that the image waits on is fixed: while
+//! Limits: the filter of Solo5's own tender allows one sector per call on block devices. The set of descriptors that the image waits on is fixed: while
 //! frames wait on a device that is in use but whose task waits for something else, idling costs processor time.
 #![no_std]
 

@@ -2,7 +2,7 @@
 //!
 //! The filter kills the process on any other call, and on these with other first arguments than the tender gave out: `write` to the
 //! console and to net devices, `read` from net devices, `pread64` and `pwrite64` on block devices with the length of one sector and an
-//! offset within the device, `epoll_pwait` and `timerfd_settime` on the tender's own descriptors, `clock_gettime` of two clocks,
+//! offset within the device (Fogbow's tender takes more of both, and `fdatasync`, where its manifest says so), `epoll_pwait` and `timerfd_settime` on the tender's own descriptors, `clock_gettime` of two clocks,
 //! `exit_group`. Numbers: Linux's `arch/x86/entry/syscalls/syscall_64.tbl`.
 
 use core::arch::asm;
@@ -13,6 +13,7 @@ const READ: usize = 0;
 const WRITE: usize = 1;
 const PREAD64: usize = 17;
 const PWRITE64: usize = 18;
+const FDATASYNC: usize = 75;
 const CLOCK_GETTIME: usize = 228;
 const EXIT_GROUP: usize = 231;
 const EPOLL_PWAIT: usize = 281;
@@ -99,7 +100,7 @@ pub fn write(to: Descriptor, bytes: &[u8]) -> Result<usize, Error> {
     unsafe { retry(WRITE, to.argument(), bytes.as_ptr().expose_provenance(), bytes.len(), 0) }
 }
 
-/// Reads at `offset` of a block device; the filter demands that `into` is one sector within it.
+/// Reads at `offset` of a block device; the filter demands that `into` is one sector within it, or as much as the manifest offers.
 ///
 /// # Errors
 /// As the host gives them; never [`Error::INTERRUPTED`].
@@ -108,13 +109,22 @@ pub fn read_at(from: Descriptor, into: &mut [u8], offset: u64) -> Result<usize, 
     unsafe { retry(PREAD64, from.argument(), into.as_mut_ptr().expose_provenance(), into.len(), offset as usize) }
 }
 
-/// Writes at `offset` of a block device; the filter demands that `bytes` is one sector within it.
+/// Writes at `offset` of a block device; the filter demands that `bytes` is one sector within it, or as much as the manifest offers.
 ///
 /// # Errors
 /// As the host gives them; never [`Error::INTERRUPTED`].
 pub fn write_at(to: Descriptor, bytes: &[u8], offset: u64) -> Result<usize, Error> {
     // SAFETY: the kernel reads at most `bytes.len()` bytes from `bytes`.
     unsafe { retry(PWRITE64, to.argument(), bytes.as_ptr().expose_provenance(), bytes.len(), offset as usize) }
+}
+
+/// Waits until what was written to a block device is on stable storage. The filter allows it where the manifest offers it.
+///
+/// # Errors
+/// As the host gives them; never [`Error::INTERRUPTED`].
+pub fn sync_data(of: Descriptor) -> Result<(), Error> {
+    // SAFETY: the call touches no memory.
+    unsafe { retry(FDATASYNC, of.argument(), 0, 0, 0) }.map(|_| ())
 }
 
 /// Reads a clock: nanoseconds since its start.

@@ -1,11 +1,12 @@
 //! A file, or a raw device of the host, as a block device.
 //!
-//! Calls block the image. A flush is `fdatasync`.
+//! Calls block the image. A flush is `fdatasync`; what is discarded becomes a hole in the file, if the host can.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use fogbow_block::{Block, BlockError, BlockInfo, Cause, Operation, check};
+use rustix::fs::FallocateFlags;
 
 /// A file of the host, in sectors.
 #[derive(Debug)]
@@ -60,7 +61,11 @@ impl Block for BlockDevice {
     }
 
     async fn discard(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
-        check::discard(self, sector, sectors)?;
+        let length = check::discard(self, sector, sectors)?;
+        if length > 0 {
+            // Where the host's file system makes no holes, the contents stay, as they may.
+            let _ = rustix::fs::fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, self.offset(sector), length);
+        }
         Ok(())
     }
 }

@@ -105,6 +105,18 @@ impl Devices {
         all(buffer.len(), |done| buffer.skip(done).read_at(device, offset + done as u64))
     }
 
+    /// Waits until what was written to a block device is on stable storage.
+    pub(crate) fn block_flush(&self, handle: u64) -> Status {
+        let Some(Device::Block { descriptor, .. }) = self.get(handle) else { return Status::Invalid };
+        loop {
+            match rustix::fs::fdatasync(descriptor) {
+                Ok(()) => return Status::Ok,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Status::Unspecified,
+            }
+        }
+    }
+
     fn get(&self, handle: u64) -> Option<&Device> {
         self.0.get(usize::try_from(handle).ok()?.checked_sub(1)?)
     }

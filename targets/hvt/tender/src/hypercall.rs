@@ -25,6 +25,8 @@ const BLOCK_READ: u16 = 5;
 const NET_WRITE: u16 = 6;
 const NET_READ: u16 = 7;
 const HALT: u16 = 8;
+/// Fogbow's own, offered in the manifest: makes what was written to a block device durable. Far from Solo5's numbers.
+const BLOCK_FLUSH: u16 = 64;
 
 /// `HVT_HALT_COOKIE_MAX`.
 const HALT_COOKIE_SIZE: u64 = 512;
@@ -97,6 +99,7 @@ impl<'a> Hypercalls<'a> {
             NET_WRITE => self.net_write(address).map(|()| Next::Resume),
             NET_READ => self.net_read(address).map(|()| Next::Resume),
             HALT => self.halt(address).map(Next::Halt),
+            BLOCK_FLUSH => self.block_flush(address).map(|()| Next::Resume),
             _ => return Err(HypercallError::Unknown(number)),
         };
         outcome.map_err(|fault| match fault {
@@ -166,6 +169,12 @@ impl<'a> Hypercalls<'a> {
         let [handle, offset, data, length] = self.words(address)?;
         let status = self.devices.block_read(handle, offset, self.memory.sink(data, length)?);
         self.answer(address + 32, status)
+    }
+
+    /// Handle; ret.
+    fn block_flush(&self, address: u64) -> Result<(), Fault> {
+        let [handle] = self.words(address)?;
+        self.answer(address + 8, self.devices.block_flush(handle))
     }
 
     /// `struct hvt_hc_net_write`: handle, data, len; ret.

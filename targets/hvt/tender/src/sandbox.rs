@@ -52,6 +52,7 @@ impl Filter {
         rules.on_descriptors(libc::SYS_write, networks().chain(kick).chain(CONSOLE))?;
         rules.on_descriptors(libc::SYS_pread64, blocks())?;
         rules.on_descriptors(libc::SYS_pwrite64, blocks())?;
+        rules.on_descriptors(libc::SYS_fdatasync, blocks())?;
         rules.build()
     }
 

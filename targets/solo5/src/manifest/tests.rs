@@ -38,7 +38,7 @@ fn reads_what_the_tender_attached() {
     assert_eq!(service.properties, Ok(Properties::Net { mac: MacAddress([2, 0, 0, 0, 0, 9]), mtu: 1500 }));
     let disk = manifest.find(DeviceKind::Block, "disk").unwrap();
     assert_eq!((disk.handle, disk.host_descriptor), (2, 6));
-    assert_eq!(disk.properties, Ok(Properties::Block { capacity: 1 << 20, sector_size: 4096 }));
+    assert_eq!(disk.properties, Ok(Properties::Block { capacity: 1 << 20, sector_size: 4096, extension: None }));
     assert_eq!(manifest.find(DeviceKind::Net, "disk"), None);
 }
 

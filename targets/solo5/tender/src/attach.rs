@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use fogbow_usernet::Forward;
 
 use crate::block::{self, BlockError};
-use crate::manifest::{Attachment, Manifest, Properties};
+use crate::manifest::{Attachment, DeviceKind, MAX_EXTENDED, Manifest, Properties};
 use crate::net::{self, NetError};
 use crate::options::{CommandLine, DEFAULT_SECTOR_SIZE, DeviceSetting, NetSource, OptionsError};
 
@@ -81,13 +81,14 @@ pub enum AttachError {
 /// One of [`AttachError`], for the first device that cannot be attached.
 pub fn attach(command_line: &CommandLine, manifest: &Manifest) -> Result<Vec<Attached>, AttachError> {
     let settings = command_line.resolve(manifest)?;
+    let extended = manifest.devices().iter().filter(|device| device.kind == DeviceKind::Block).count() <= MAX_EXTENDED;
     let devices = manifest.devices().iter().zip(settings);
     let attached = devices.map(|(device, setting)| match setting {
         DeviceSetting::Net { source: Some(source), mac } => attach_net(device.name.as_str(), source, *mac),
         DeviceSetting::Block { source: Some(path), sector_size } => {
             let block_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
             let file = block::open(path, block_size).map_err(|source| AttachError::Block { name: device.name.to_string(), source })?;
-            let properties = Properties::Block { capacity: file.capacity, block_size };
+            let properties = Properties::Block { capacity: file.capacity, block_size, extended };
             Ok(Attached { properties, descriptor: file.descriptor, forwards: Vec::new() })
         }
         // `resolve` lets no device without a source through.

@@ -33,7 +33,17 @@ mod field {
     pub(super) const MTU: usize = 78;
     pub(super) const HOST_DESCRIPTOR: usize = 88;
     pub(super) const ATTACHED: usize = 96;
+    /// Padding in Solo5's structure: zero under its own tenders. Here, of a block device: 1 when it can be flushed, then the two sizes of transfers
+    /// beyond a sector, as powers of two in bytes.
+    pub(super) const EXTENSION: usize = 97;
 }
+
+/// What our tenders take from a guest beyond Solo5's one sector at a time, as powers of two: a transfer of at most so many bytes, if as many fit
+/// between its offset and the end of the device. Two sizes, because a system call filter can compare but not add.
+pub const TRANSFER_SIZES: [u8; 2] = [16, 20];
+
+/// Block devices of an image that are all extended in this way; beyond that none is, as each takes room in the filter.
+pub const MAX_EXTENDED: usize = 16;
 
 /// The kinds of device an image can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,8 +130,10 @@ pub enum Properties {
     Block {
         /// Bytes, a multiple of `block_size`.
         capacity: u64,
-        /// Bytes read or written at a time; a power of two, 512 at least.
+        /// Bytes in a sector; a power of two, 512 at least.
         block_size: u16,
+        /// Whether it can be flushed and takes [`TRANSFER_SIZES`]; otherwise a sector at a time.
+        extended: bool,
     },
     /// `struct mft_net_basic`.
     Net {
@@ -304,9 +316,13 @@ fn parse_entry(index: usize, entry: &[u8]) -> Result<Device, ManifestError> {
 
 fn emit_attachment(entry: &mut [u8], attachment: &Attachment) {
     match attachment.properties {
-        Properties::Block { capacity, block_size } => {
+        Properties::Block { capacity, block_size, extended } => {
             write(entry, field::CAPACITY, &capacity.to_le_bytes());
             write(entry, field::BLOCK_SIZE, &block_size.to_le_bytes());
+            if extended {
+                let [medium, large] = TRANSFER_SIZES;
+                write(entry, field::EXTENSION, &[1, medium, large]);
+            }
         }
         Properties::Net { mac, mtu } => {
             write(entry, field::MAC, &mac);

@@ -3,20 +3,21 @@
 //! | system call | on |
 //! |---|---|
 //! | `read`, `write` | each network |
-//! | `pread64`, `pwrite64` | each block device: one sector, at an offset inside the device |
+//! | `pread64`, `pwrite64` | each block device: one sector, at an offset inside the device; or up to 64 KiB, or 1 MiB, where as much follows |
+//! | `fdatasync` | each block device |
 //! | `write` | standard output (the console); standard error (the fault message) |
 //! | `epoll_pwait`, `timerfd_settime` | the event set and the timer |
 //! | `clock_gettime` | the monotonic and the wall clock |
 //! | `arch_prctl` | setting FS, for the guest's thread-local storage |
 //! | `exit_group` | |
 //!
-//! Anything else kills the process with SIGSYS. This is Solo5's list, and one more: standard error.
+//! Anything else kills the process with SIGSYS. This is Solo5's list, and more: standard error, transfers of several sectors, `fdatasync`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 
 use fogbow_tender::attach::Attached;
-use fogbow_tender::manifest::Properties;
+use fogbow_tender::manifest::{Properties, TRANSFER_SIZES};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
@@ -74,13 +75,22 @@ fn filter(devices: &[Attached], events: &Events) -> Result<BpfProgram, BackendEr
                 allow(libc::SYS_read, vec![is_descriptor(descriptor)?])?;
                 allow(libc::SYS_write, vec![is_descriptor(descriptor)?])?;
             }
-            Properties::Block { capacity, block_size } => {
+            Properties::Block { capacity, block_size, extended } => {
                 let block_size = u64::from(block_size);
                 for call in [libc::SYS_pread64, libc::SYS_pwrite64] {
                     let whole_sector = condition(2, SeccompCmpOp::Eq, block_size)?;
                     // Offsets count as unsigned, so a negative one is beyond the end. The capacity is one sector at least.
                     let inside = condition(3, SeccompCmpOp::Le, capacity - block_size)?;
                     allow(call, vec![is_descriptor(descriptor)?, whole_sector, inside])?;
+                    let sizes = TRANSFER_SIZES.into_iter().map(|power| 1_u64 << power);
+                    for size in sizes.filter(|size| extended && *size <= capacity) {
+                        let length = condition(2, SeccompCmpOp::Le, size)?;
+                        let inside = condition(3, SeccompCmpOp::Le, capacity - size)?;
+                        allow(call, vec![is_descriptor(descriptor)?, length, inside])?;
+                    }
+                }
+                if extended {
+                    allow(libc::SYS_fdatasync, vec![is_descriptor(descriptor)?])?;
                 }
             }
         }

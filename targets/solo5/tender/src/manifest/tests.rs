@@ -24,7 +24,10 @@ fn parse_changed(offset: usize, bytes: &[u8]) -> Result<Manifest, ManifestError>
 fn attached_devices_are_laid_out_as_the_abi_says() {
     let attachments = [
         Attachment { properties: Properties::Net { mac: [2, 1, 2, 3, 4, 5], mtu: 0x1234 }, descriptor: 7 },
-        Attachment { properties: Properties::Block { capacity: 0x0102_0304_0506_0708, block_size: 0x1000 }, descriptor: -1 },
+        Attachment {
+            properties: Properties::Block { capacity: 0x0102_0304_0506_0708, block_size: 0x1000, extended: false },
+            descriptor: -1,
+        },
     ];
     let bytes = two_devices().emit_attached(&attachments);
     assert_eq!(bytes.len(), 8 + 3 * 104);

@@ -1,0 +1,247 @@
+//! Running code over a device that was written against blocking devices.
+//!
+//! Such code calls "read this sector" and expects it at once. Here an operation is run as an [`Attempt`] over sectors that are in memory. The first
+//! sector that is missing interrupts it: it is fetched, and the operation is run again from its beginning, until nothing is missing. What an
+//! operation writes is seen by it alone, until it has come to its end without an error; then it goes to the device, which is flushed. So an
+//! operation must depend on nothing but what it reads, and have no effects but what it writes; nothing blocks, on any device.
+//!
+//! Limits: an operation that needs n fetches is run n + 1 times (what is fetched grows from 8 to 256 sectors at a time, and stays for later
+//! operations); all that one operation reads and writes must fit into the memory that it may take, or it ends with [`Cause::NoMemory`]. Its writes go
+//! to the device in the order of sectors: a power cut in between leaves some of them. Whatever else writes to the device is not seen.
+
+use alloc::collections::BTreeMap;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::ops::Range;
+
+use async_lock::Mutex;
+
+use crate::{Block, BlockError, BlockInfo, Cause, Operation, write_run};
+
+/// Sectors fetched at first, and at most, beyond those that were asked for: each fetch of an operation doubles it.
+const AHEAD: Range<u64> = 8..256;
+
+type Sectors = BTreeMap<u64, Vec<u8>>;
+
+/// A device, and sectors of it in memory.
+#[derive(Debug)]
+pub struct Blocking<B> {
+    device: B,
+    kept: Mutex<Sectors>,
+    /// The most sectors that an operation may read and write.
+    limit: usize,
+}
+
+/// What an operation reads and writes.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    info: BlockInfo,
+    kept: &'a Sectors,
+    changed: RefCell<Sectors>,
+    missing: Cell<Option<(u64, u64)>>,
+}
+
+/// Why an attempt cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// A sector is not in memory yet: the operation ends, and is run again when it is.
+    Missing,
+    /// The sectors do not lie on the device, or the buffer is not of whole sectors.
+    OutOfRange,
+    /// The device cannot be written.
+    ReadOnly,
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "a sector has to be fetched first",
+            Self::OutOfRange => "the range is not of whole sectors of the device",
+            Self::ReadOnly => "the device is read-only",
+        })
+    }
+}
+
+impl core::error::Error for Interruption {}
+
+impl<B: Block> Blocking<B> {
+    /// Operations on `device`, each of which may take `memory` bytes for sectors; as much is kept between them.
+    #[must_use]
+    pub fn new(device: B, memory: usize) -> Self {
+        let limit = memory / device.info().sector_size;
+        Self { device, kept: Mutex::new(Sectors::new()), limit }
+    }
+
+    /// The device.
+    pub const fn device(&self) -> &B {
+        &self.device
+    }
+
+    /// Runs `operation` until it comes to its end, then writes what it has written, unless it gives an error. Operations run one after the other.
+    ///
+    /// # Errors
+    /// [`BlockError`], of the device. The inner error is the operation's own.
+    pub async fn run<T, E>(&self, mut operation: impl FnMut(&Attempt<'_>) -> Result<T, E>) -> Result<Result<T, E>, BlockError> {
+        let mut kept = self.kept.lock().await;
+        if kept.len() > self.limit / 2 {
+            kept.clear();
+        }
+        let mut ahead = AHEAD.start;
+        loop {
+            let attempt = Attempt { info: self.device.info(), kept: &kept, changed: RefCell::default(), missing: Cell::new(None) };
+            let result = operation(&attempt);
+            let (missing, changed) = (attempt.missing.get(), attempt.changed.into_inner());
+            if let Some((sector, count)) = missing {
+                self.fetch(&mut kept, sector, count.max(ahead), changed.len()).await?;
+                ahead = (ahead * 2).min(AHEAD.end);
+                continue;
+            }
+            if result.is_ok() && !changed.is_empty() {
+                self.commit(&mut kept, changed).await?;
+            }
+            return Ok(result);
+        }
+    }
+
+    /// Reads `count` sectors, fewer where the device ends or one is there already.
+    async fn fetch(&self, kept: &mut Sectors, sector: u64, count: u64, changed: usize) -> Result<(), BlockError> {
+        let BlockInfo { sector_size, sectors, .. } = self.device.info();
+        let next = kept.range(sector..).next().map_or(sectors, |(next, _)| *next);
+        let count = count.min(next - sector);
+        let length = count * sector_size as u64;
+        if kept.len().saturating_add(changed).saturating_add(count as usize) > self.limit {
+            return Err(Cause::NoMemory.of(&self.device, Operation::Read, sector, length));
+        }
+        let mut data = vec![0; length as usize];
+        self.device.read(sector, &mut data).await?;
+        kept.extend((sector..).zip(data.chunks_exact(sector_size).map(<[u8]>::to_vec)));
+        Ok(())
+    }
+
+    /// Writes sectors, those that follow each other together, and flushes.
+    async fn commit(&self, kept: &mut Sectors, changed: Sectors) -> Result<(), BlockError> {
+        // Should this end halfway, nobody knows what is on the device: it has to be read again.
+        for sector in changed.keys() {
+            kept.remove(sector);
+        }
+        let mut rest = changed.iter().peekable();
+        while let Some((&first, data)) = rest.next() {
+            let mut run = vec![data.as_slice()];
+            while let Some((_, data)) = rest.next_if(|(sector, _)| **sector == first + run.len() as u64) {
+                run.push(data);
+            }
+            write_run(&self.device, first, run.into_iter()).await?;
+        }
+        self.device.flush().await?;
+        kept.extend(changed);
+        Ok(())
+    }
+}
+
+impl Attempt<'_> {
+    /// The device's limits.
+    #[must_use]
+    pub const fn info(&self) -> BlockInfo {
+        self.info
+    }
+
+    /// Reads whole sectors.
+    ///
+    /// # Errors
+    /// [`Interruption`]; the operation has to end with whatever error it likes.
+    pub fn read(&self, sector: u64, into: &mut [u8]) -> Result<(), Interruption> {
+        let count = self.check(sector, into.len())?;
+        let changed = self.changed.borrow();
+        for (at, piece) in (sector..).zip(into.chunks_exact_mut(self.info.sector_size)) {
+            match changed.get(&at).or_else(|| self.kept.get(&at)) {
+                Some(data) => piece.copy_from_slice(data),
+                None => {
+                    // Only the first counts: what follows it may follow from an error.
+                    if self.missing.get().is_none() {
+                        self.missing.set(Some((at, sector + count - at)));
+                    }
+                    return Err(Interruption::Missing);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes whole sectors, for this operation to read, and for the device once it is complete.
+    ///
+    /// # Errors
+    /// [`Interruption`].
+    pub fn write(&self, sector: u64, data: &[u8]) -> Result<(), Interruption> {
+        self.check(sector, data.len())?;
+        if self.info.read_only {
+            return Err(Interruption::ReadOnly);
+        }
+        self.changed.borrow_mut().extend((sector..).zip(data.chunks_exact(self.info.sector_size).map(<[u8]>::to_vec)));
+        Ok(())
+    }
+
+    fn check(&self, sector: u64, length: usize) -> Result<u64, Interruption> {
+        let count = (length / self.info.sector_size) as u64;
+        let is_inside = sector.checked_add(count).is_some_and(|end| end <= self.info.sectors);
+        if is_inside && length.is_multiple_of(self.info.sector_size) { Ok(count) } else { Err(Interruption::OutOfRange) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Ram;
+    use crate::fault::{Fault, FaultDisk};
+    use fogbow::simulation::Simulation;
+
+    /// Adds one to the first byte of every sector of a range, and gives the sum.
+    fn add(attempt: &Attempt<'_>, range: Range<u64>) -> Result<u32, Interruption> {
+        let mut sector = [0; 512];
+        let mut sum = 0;
+        for at in range {
+            attempt.read(at, &mut sector)?;
+            sector[0] += 1;
+            sum += u32::from(sector[0]);
+            attempt.write(at, &sector)?;
+        }
+        Ok(sum)
+    }
+
+    #[test]
+    fn operations_are_run_again_until_nothing_is_missing_and_have_their_effects_once() {
+        Simulation::new(1).block_on(async {
+            let disk = FaultDisk::new(Ram::new("disk", 512, 500).unwrap(), 1);
+            let blocking = Blocking::new(disk.clone(), 512 * 1000);
+            let mut runs = 0;
+            let sum = blocking.run(|attempt| {
+                runs += 1;
+                add(attempt, 10..400)
+            });
+            assert_eq!(sum.await.unwrap(), Ok(390));
+            assert_eq!((runs, disk.counts().reads), (7, 6), "8, 16, 32, 64, 128 and 256 sectors");
+            assert_eq!((disk.counts().sectors_written, disk.counts().flushes, disk.pending()), (390, 1, 0));
+            assert_eq!(blocking.run(|attempt| add(attempt, 10..400)).await.unwrap(), Ok(780));
+            assert_eq!(disk.counts().reads, 6, "what was fetched stays");
+            assert_eq!(blocking.run(|attempt| add(attempt, 499..501)).await.unwrap(), Err(Interruption::OutOfRange));
+            assert_eq!(disk.counts().sectors_written, 780, "an operation that fails writes nothing");
+        });
+    }
+
+    #[test]
+    fn errors_of_the_device_and_memory_end_an_operation() {
+        Simulation::new(1).block_on(async {
+            let disk = FaultDisk::new(Ram::new("disk", 512, 500).unwrap(), 1);
+            let blocking = Blocking::new(disk.clone(), 512 * 100);
+            assert_eq!(blocking.run(|attempt| add(attempt, 0..200)).await.unwrap_err().cause, Cause::NoMemory);
+            disk.fail(Operation::Write, 1, Fault::Torn);
+            assert!(blocking.run(|attempt| add(attempt, 0..4)).await.is_err());
+            disk.flush().await.unwrap();
+            let mut sector = [0; 512];
+            disk.read(0, &mut sector).await.unwrap();
+            let sum = blocking.run(|attempt| add(attempt, 0..1)).await.unwrap().unwrap();
+            assert_eq!(sum, u32::from(sector[0]) + 1, "what is on the device counts");
+        });
+    }
+}
