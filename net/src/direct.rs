@@ -9,12 +9,11 @@
 //! - no frame makes it panic: what is malformed is dropped;
 //! - nothing is allocated for a peer before its segment's checksums have been verified.
 //!
-//! Limits: one IPv4 address, given at start; no IPv4 fragments, no options in IP headers that ask for anything, no loopback to the own address; no
-//! selective acknowledgement of what this end sends, and no TCP time stamps. Initial sequence numbers come from smoltcp's generator, which is seeded
-//! from the target's entropy but is not a cryptographic one. A connection's buffers keep the size that they begin with.
+//! Limits: one IPv4 address, given at start; no IPv4 fragments, no options in IP headers that ask for anything, no loopback to the own address. TCP is
+//! the stack's own, on smoltcp's wire formats; its limits are those of its module: no urgent data, no explicit congestion notification, no path MTU
+//! discovery.
 
 mod arp;
-mod clock;
 mod config;
 mod counters;
 mod demultiplex;
@@ -124,7 +123,7 @@ impl Direct {
             handshakes: engine.half_open.len(),
             reserved: engine.time_wait.len(),
             neighbours: engine.neighbours.len(),
-            tcp_memory: engine.tcp_memory_used,
+            tcp_memory: engine.pool.used(),
             ..engine.statistics
         })
     }

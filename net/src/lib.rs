@@ -24,6 +24,8 @@ mod serve;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod stack;
+#[cfg(feature = "direct")]
+mod tcp;
 
 pub use frame::{FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, MacAddress};
 pub use loopback::Loopback;

@@ -13,7 +13,7 @@ use super::counters::{Cause, Statistics};
 use super::demultiplex::{self, Frame, Message};
 use super::device::Wire;
 use super::engine::Engine;
-use super::flow::Kind;
+use super::flow::Flow;
 use super::neighbours::Due;
 use crate::frame::{FrameReceiver, FrameTransmitter};
 
@@ -130,7 +130,7 @@ impl Engine {
 
     /// Lets a flow that waited for its next hop try again.
     fn retry(&mut self, id: u32) {
-        if let Some(Kind::Tcp(state)) = self.flow(id).map(|flow| &mut flow.kind) {
+        if let Some(state) = self.flow(id).and_then(Flow::tcp) {
             state.awaiting = false;
             self.mark_dirty(id);
         }
@@ -139,7 +139,7 @@ impl Engine {
     /// Lets a TCP flow wait for its next hop's hardware address. Gives when to look again whatever comes.
     pub(super) fn await_neighbour(&mut self, id: u32, neighbour: Ipv4Addr) -> Instant {
         let Self { flows, neighbours, .. } = self;
-        if let Some(Kind::Tcp(state)) = flows.get_mut(id as usize).map(|flow| &mut flow.kind)
+        if let Some(state) = flows.get_mut(id as usize).and_then(|flow| flow.tcp())
             && !state.awaiting
         {
             state.awaiting = neighbours.await_for_flow(neighbour, id);

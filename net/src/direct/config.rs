@@ -22,7 +22,7 @@ pub const ARGUMENTS: &[Argument] = &[
     Argument {
         name: "tcp-buffer",
         default: None,
-        doc: "bytes buffered per TCP connection and direction, 2048 to 1048576; chosen from free memory when left out",
+        doc: "bytes buffered per TCP connection and direction at most, 2048 to 1048576; grows from 4096 to the most when left out",
     },
     Argument {
         name: "tcp-memory",
@@ -41,8 +41,8 @@ pub const ARGUMENTS: &[Argument] = &[
 const TCP_BUFFER_LIMITS: core::ops::RangeInclusive<usize> = 2048..=1024 * 1024;
 /// What connections may use together at least and at most, in bytes: two dozen of the smallest, and as much as a 64-bit machine has.
 const TCP_MEMORY_LIMITS: core::ops::RangeInclusive<usize> = 65536..=1 << 40;
-/// The buffers chosen from free memory: large enough for full speed on a local link at best, for a page of text at least.
-const TCP_BUFFER_AUTOMATIC: (usize, usize) = (4096, 256 * 1024);
+/// What connections buffer when nothing is said: a page of text at least, and the most that can be asked for.
+const TCP_BUFFER_AUTOMATIC: (usize, usize) = (4096, 1024 * 1024);
 /// What buffers may use where the target cannot tell how much memory there is: an ordinary process.
 const TCP_MEMORY_UNKNOWN: usize = 256 * 1024 * 1024;
 
@@ -108,8 +108,10 @@ pub enum CongestionControl {
     /// Send as much as the peer's window allows: only for a link that is the image's own, such as a tap to the host.
     None,
     /// RFC 5681: share the path with others.
-    #[default]
     Reno,
+    /// RFC 9438: share it as most hosts do today, and use long fast paths better.
+    #[default]
+    Cubic,
 }
 
 /// How a direct stack behaves. Start from [`Config::new`] and change what differs.
@@ -124,8 +126,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Memory for TCP connections in bytes. A request that would exceed it is dropped likewise.
     pub tcp_memory: usize,
-    /// The least and the most that a connection buffers per direction, in bytes. Within them a new connection takes the greatest power of two which
-    /// leaves room for 128 more like it: few connections get large buffers, many get small ones.
+    /// The least and the most that a connection buffers per direction, in bytes, rounded up to powers of two. Each is sure of the least; beyond that
+    /// buffers take memory as they fill, and grow with the connection's rate while there is enough: by an eighth of what is left at most.
     pub tcp_buffer: (usize, usize),
     /// Connections of a listener that wait to be accepted, at most. While they are that many requests are dropped.
     pub backlog: usize,
@@ -151,8 +153,8 @@ pub struct Config {
     pub udp_buffer: usize,
     /// How connections react to loss.
     pub congestion_control: CongestionControl,
-    /// The shortest wait before a segment that is not acknowledged is repeated, between 100 ms and a second; three times the round trip of the
-    /// handshake if that is longer. RFC 6298, section 2.4, recommends a second; Linux and BSD wait 200 ms and less.
+    /// The shortest wait before a segment that is not acknowledged is repeated. RFC 6298, section 2.4, recommends a second; Linux waits 200 ms, and
+    /// less makes copies of what peers acknowledge late.
     pub least_rto: Duration,
     /// Neighbours whose hardware addresses are remembered at most. A record takes some 60 bytes.
     pub neighbours: usize,
@@ -160,7 +162,7 @@ pub struct Config {
 
 impl Config {
     /// A stack with the address `ipv4`, its limits chosen from the memory that is free now: TCP connections may use half of it, and at most as many
-    /// connections are served as fit then with the smallest buffers. A connection buffers between 4 KiB and 256 KiB per direction.
+    /// connections are served as fit with the smallest buffers in half of that. A connection buffers between 4 KiB and 1 MiB per direction.
     ///
     /// # Panics
     /// When no runtime is running.
@@ -187,7 +189,7 @@ impl Config {
             time_wait: Duration::from_secs(60),
             time_wait_records: (tcp_memory / 4096).clamp(64, 8192),
             udp_buffer: (tcp_memory / 128).clamp(4096, 128 * 1024),
-            congestion_control: CongestionControl::Reno,
+            congestion_control: CongestionControl::Cubic,
             least_rto: Duration::from_millis(200),
             neighbours: (tcp_memory / 4096).clamp(256, 4096),
         };
@@ -195,10 +197,10 @@ impl Config {
         config
     }
 
-    /// Sets the buffers of a connection, and the number of connections to what fits then.
+    /// Sets the buffers of a connection, and the number of connections to what fits with the least in half of the memory.
     pub fn set_tcp_buffer(&mut self, buffer: (usize, usize)) {
         self.tcp_buffer = buffer;
-        self.set_max_connections(self.tcp_memory / super::flow::cost(buffer.0));
+        self.set_max_connections(self.tcp_memory / 2 / crate::tcp::cost(buffer.0));
     }
 
     /// Sets the number of connections, and a quarter of it, 1024 at most, as the number of those in their handshake.
@@ -223,7 +225,7 @@ impl Config {
             config.set_tcp_buffer(config.tcp_buffer);
         }
         if let Some(size) = bounded(&name("tcp-buffer"), TCP_BUFFER_LIMITS)? {
-            config.set_tcp_buffer((size, size));
+            config.set_tcp_buffer((size.min(TCP_BUFFER_AUTOMATIC.0), size));
         }
         if let Some(connections) = bounded(&name("max-connections"), 1..=1_000_000)? {
             config.set_max_connections(connections);
@@ -326,7 +328,7 @@ mod tests {
         let config = read(["--a-ipv4=10.0.0.2/24", "--a-ipv4-gateway=10.0.0.1", "--a-tcp-buffer=8192", "--a-max-connections=50"]).unwrap();
         assert_eq!(config.ipv4.to_string(), "10.0.0.2/24");
         assert_eq!(config.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
-        assert_eq!((config.tcp_buffer, config.max_connections), ((8192, 8192), 50));
+        assert_eq!((config.tcp_buffer, config.max_connections), ((4096, 8192), 50));
         assert_eq!(config.check(), Ok(()));
     }
 

@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher13;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Packet, IpAddress, IpProtocol, Ipv4Packet,
-    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
+    TcpPacket, TcpRepr, UdpPacket,
 };
 
 use super::config::{Ipv4Cidr, is_host};
@@ -36,16 +36,21 @@ impl FlowKey {
         (self.0 >> 16) as u16
     }
 
+    /// The connection as one number.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
     pub(super) fn local_port(self) -> u16 {
         self.0 as u16
     }
 }
 
 /// What a frame is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
-    /// A TCP segment to this stack.
-    Tcp(Segment),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    /// A TCP segment to this stack from that neighbour.
+    Tcp { key: FlowKey, from: EthernetAddress, segment: TcpRepr<'a> },
     /// A UDP datagram to this port; `alone` when it was sent to this stack and no other.
     Udp { port: u16, alone: bool },
     /// An ARP message, for this stack or not.
@@ -63,23 +68,8 @@ pub(super) struct Message {
     pub(super) target: Ipv4Addr,
 }
 
-/// The parts of a TCP header that the stack itself decides on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) key: FlowKey,
-    pub(super) syn: bool,
-    pub(super) ack: bool,
-    pub(super) fin: bool,
-    pub(super) rst: bool,
-    pub(super) sequence: TcpSeqNumber,
-    /// Its length in sequence numbers, SYN and FIN counted.
-    pub(super) length: usize,
-    /// How many bytes it carries.
-    pub(super) payload: usize,
-}
-
 /// Looks at a frame that has come to a stack with the addresses given. What it lets through is for this stack, well-formed and has right checksums.
-pub(super) fn classify(frame: &[u8], mac: EthernetAddress, network: &Ipv4Cidr) -> Result<Frame, Cause> {
+pub(super) fn classify<'a>(frame: &'a [u8], mac: EthernetAddress, network: &Ipv4Cidr) -> Result<Frame<'a>, Cause> {
     let ethernet = EthernetFrame::new_checked(frame).or(Err(Cause::Malformed))?;
     let alone = ethernet.dst_addr() == mac;
     if !alone && ethernet.dst_addr().is_unicast() {
@@ -90,7 +80,7 @@ pub(super) fn classify(frame: &[u8], mac: EthernetAddress, network: &Ipv4Cidr) -
     }
     match ethernet.ethertype() {
         EthernetProtocol::Arp => message(ethernet.payload()).ok_or(Cause::Malformed).map(Frame::Arp),
-        EthernetProtocol::Ipv4 => packet(ethernet.payload(), alone, network),
+        EthernetProtocol::Ipv4 => packet(ethernet.payload(), ethernet.src_addr(), alone, network),
         _ => Err(Cause::NotForUs),
     }
 }
@@ -110,7 +100,7 @@ fn message(payload: &[u8]) -> Option<Message> {
     source_hardware_addr.is_unicast().then_some(message)
 }
 
-fn packet(payload: &[u8], alone: bool, network: &Ipv4Cidr) -> Result<Frame, Cause> {
+fn packet<'a>(payload: &'a [u8], from: EthernetAddress, alone: bool, network: &Ipv4Cidr) -> Result<Frame<'a>, Cause> {
     let ip = Ipv4Packet::new_checked(payload).or(Err(Cause::Malformed))?;
     if ip.version() != 4 {
         return Err(Cause::Malformed);
@@ -152,27 +142,14 @@ fn packet(payload: &[u8], alone: bool, network: &Ipv4Cidr) -> Result<Frame, Caus
             if !tcp.verify_checksum(&addresses.0, &addresses.1) {
                 return Err(Cause::TcpChecksum);
             }
-            TcpRepr::parse(&tcp, &addresses.0, &addresses.1, &ChecksumCapabilities::ignored()).or(Err(Cause::Malformed))?;
-            Ok(Frame::Tcp(segment(source, &tcp)))
+            let segment = TcpRepr::parse(&tcp, &addresses.0, &addresses.1, &ChecksumCapabilities::ignored()).or(Err(Cause::Malformed))?;
+            Ok(Frame::Tcp { key: FlowKey::new(source, segment.src_port, segment.dst_port), from, segment })
         }
         IpProtocol::Icmp => {
             let icmp = Icmpv4Packet::new_checked(ip.payload()).or(Err(Cause::Malformed))?;
             if icmp.verify_checksum() { Ok(Frame::Other) } else { Err(Cause::IcmpChecksum) }
         }
         _ => Ok(Frame::Other),
-    }
-}
-
-fn segment(source: Ipv4Addr, tcp: &TcpPacket<&[u8]>) -> Segment {
-    Segment {
-        key: FlowKey::new(source, tcp.src_port(), tcp.dst_port()),
-        syn: tcp.syn(),
-        ack: tcp.ack(),
-        fin: tcp.fin(),
-        rst: tcp.rst(),
-        sequence: tcp.seq_number(),
-        length: tcp.segment_len(),
-        payload: tcp.payload().len(),
     }
 }
 

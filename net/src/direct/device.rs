@@ -13,9 +13,10 @@ use smoltcp::wire::{
 };
 
 use super::config::Ipv4Cidr;
-use super::counters::{Cause, FlowCounters, Statistics};
+use super::counters::{Cause, Statistics};
 use super::neighbours::Neighbours;
 use crate::frame::{ETHERNET_HEADER, FrameTransmitter};
+use crate::tcp::Seq;
 
 /// The frame device with this stack's name on it.
 pub(super) struct Wire<'a, T> {
@@ -68,16 +69,46 @@ impl<T: FrameTransmitter> Wire<'_, T> {
         self.send_arp(to, &arp);
     }
 
-    /// Answers a TCP segment of a connection whose socket is gone with what its last acknowledgement said: `next` comes next.
-    pub(super) fn acknowledge_again(&mut self, segment: &[u8], next: TcpSeqNumber) {
-        let Some((to, ip, tcp)) = answer_to(segment, next) else { return };
-        self.transmit(to, EthernetProtocol::Ipv4, ip.buffer_len() + tcp.buffer_len(), |payload| {
-            let checksums = ChecksumCapabilities::default();
-            let mut packet = Ipv4Packet::new_unchecked(payload);
-            ip.emit(&mut packet, &checksums);
-            let (source, destination) = (IpAddress::Ipv4(ip.src_addr), IpAddress::Ipv4(ip.dst_addr));
-            tcp.emit(&mut TcpPacket::new_unchecked(packet.payload_mut()), &source, &destination, &checksums);
+    /// Sends a TCP segment: `header`, and the two pieces of its payload.
+    pub(super) fn send_segment(
+        &mut self,
+        to: EthernetAddress,
+        from: Ipv4Addr,
+        remote: Ipv4Addr,
+        header: &TcpRepr,
+        (first, second): (&[u8], &[u8]),
+    ) {
+        let length = header.header_len() + first.len() + second.len();
+        let ip = Ipv4Repr { src_addr: from, dst_addr: remote, next_header: IpProtocol::Tcp, payload_len: length, hop_limit: 64 };
+        self.transmit(to, EthernetProtocol::Ipv4, ip.buffer_len() + length, |bytes| {
+            ip.emit(&mut Ipv4Packet::new_unchecked(&mut *bytes), &ChecksumCapabilities::default());
+            let bytes = &mut bytes[IPV4_HEADER_LEN..];
+            let (source, destination) = (IpAddress::Ipv4(from), IpAddress::Ipv4(remote));
+            header.emit(&mut TcpPacket::new_unchecked(&mut *bytes), &source, &destination, &ChecksumCapabilities::ignored());
+            let payload = &mut bytes[header.header_len()..];
+            payload[..first.len()].copy_from_slice(first);
+            payload[first.len()..].copy_from_slice(second);
+            TcpPacket::new_unchecked(bytes).fill_checksum(&source, &destination);
         });
+    }
+
+    /// Answers a TCP segment of a connection whose socket is gone with what its last acknowledgement said: `next` comes next.
+    pub(super) fn acknowledge_again(&mut self, to: EthernetAddress, own: Ipv4Addr, remote: Ipv4Addr, segment: &TcpRepr, next: Seq) {
+        let header = TcpRepr {
+            src_port: segment.dst_port,
+            dst_port: segment.src_port,
+            control: TcpControl::None,
+            seq_number: segment.ack_number.unwrap_or_default(),
+            ack_number: Some(TcpSeqNumber(next.0.cast_signed())),
+            window_len: 0,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        self.send_segment(to, own, remote, &header, (&[], &[]));
     }
 }
 
@@ -87,35 +118,8 @@ pub(super) enum To<'a> {
     Nobody,
     /// All to this neighbour.
     Neighbour(EthernetAddress),
-    /// All to this neighbour, as segments of one connection.
-    Peer(EthernetAddress, &'a mut Tally),
     /// Each where its destination says. They are written to `scratch` first, as it is not known before whether they can be sent.
     Any { neighbours: &'a mut Neighbours, network: &'a Ipv4Cidr, gateway: Option<Ipv4Addr>, now: Instant, scratch: &'a mut Vec<u8> },
-}
-
-/// What is counted of a connection.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Tally {
-    pub(super) counters: FlowCounters,
-    /// The sequence number after the last byte sent, once one was.
-    sent_up_to: Option<TcpSeqNumber>,
-}
-
-impl Tally {
-    /// Counts a segment that is being sent. True when it repeats bytes.
-    fn sent(&mut self, packet: &[u8]) -> bool {
-        let tcp = TcpPacket::new_unchecked(&packet[IPV4_HEADER_LEN..]);
-        let (start, length) = (tcp.seq_number(), tcp.segment_len());
-        self.counters.segments_sent += 1;
-        self.counters.bytes_sent += tcp.payload().len() as u64;
-        let repeats = length > 0 && self.sent_up_to.is_some_and(|sent| start < sent);
-        let end = start + length;
-        if self.sent_up_to.is_none_or(|sent| end > sent) {
-            self.sent_up_to = Some(end);
-        }
-        self.counters.retransmissions += u64::from(repeats);
-        repeats
-    }
 }
 
 /// The device for one call into smoltcp.
@@ -181,14 +185,6 @@ impl<T: FrameTransmitter> TxToken for Transmit<'_, '_, T> {
         match to {
             To::Nobody => fill(&mut alloc::vec![0; length]),
             To::Neighbour(hardware) => wire.transmit(*hardware, EthernetProtocol::Ipv4, length, fill),
-            To::Peer(hardware, tally) => {
-                let (result, repeats) = wire.transmit(*hardware, EthernetProtocol::Ipv4, length, |packet| {
-                    let result = fill(packet);
-                    (result, tally.sent(packet))
-                });
-                wire.statistics.retransmissions += u64::from(repeats);
-                result
-            }
             To::Any { neighbours, network, gateway, now, scratch } => {
                 scratch.clear();
                 scratch.resize(length, 0);
@@ -223,30 +219,7 @@ fn hardware_address(
     neighbours.find(if network.contains(destination) { destination } else { gateway? }, now)
 }
 
-fn answer_to(segment: &[u8], next: TcpSeqNumber) -> Option<(EthernetAddress, Ipv4Repr, TcpRepr<'static>)> {
-    let ethernet = EthernetFrame::new_checked(segment).ok()?;
-    let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-    let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-    let answer = TcpRepr {
-        src_port: tcp.dst_port(),
-        dst_port: tcp.src_port(),
-        control: TcpControl::None,
-        seq_number: tcp.ack_number(),
-        ack_number: Some(next),
-        window_len: 0,
-        window_scale: None,
-        max_seg_size: None,
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload: &[],
-    };
-    let packet = Ipv4Repr {
-        src_addr: ip.dst_addr(),
-        dst_addr: ip.src_addr(),
-        next_header: IpProtocol::Tcp,
-        payload_len: answer.buffer_len(),
-        hop_limit: 64,
-    };
-    Some((ethernet.src_addr(), packet, answer))
+/// Where a frame comes from, and the packet in it. It has been classified before.
+pub(super) fn open(frame: &[u8]) -> (EthernetAddress, &[u8]) {
+    (EthernetFrame::new_unchecked(frame).src_addr(), frame.get(ETHERNET_HEADER..).unwrap_or_default())
 }

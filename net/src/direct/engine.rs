@@ -11,42 +11,35 @@ use core::task::Waker;
 
 use hashbrown::HashMap;
 use slab::Slab;
-use smoltcp::iface::{self, Interface, PollResult, SocketSet};
-use smoltcp::socket::tcp;
-use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{EthernetAddress, EthernetFrame, HardwareAddress, IpAddress, IpCidr, TcpSeqNumber};
+use smoltcp::iface::{self, Interface, SocketSet};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpAddress, IpCidr, TcpControl, TcpRepr};
 
-use super::clock::Clock;
 use super::config::{Config, DirectError};
 use super::counters::{Cause, Statistics};
-use super::demultiplex::{self, FlowKey, Frame, Keyed, Segment};
-use super::device::{Port, To, Wire};
+use super::demultiplex::{self, FlowKey, Frame, Keyed};
+use super::device::{self, Port, To, Wire};
 use super::flow;
-use super::flow::{Flow, Holder, Kind, drain};
+use super::flow::{Flow, Holder, Kind, TcpFlow};
 use super::listeners::Listening;
 use super::neighbours::Neighbours;
 use super::timers::Timers;
-use crate::frame::{ETHERNET_HEADER, FrameInfo, FrameTransmitter};
-use crate::stack::StreamError;
+use crate::frame::{FrameInfo, FrameTransmitter};
+use crate::tcp::{Pool, Seq, State, Verdict};
 
 /// MTUs that make sense: every IPv4 host takes 576 bytes (RFC 791), and 9000 are the largest frames in use.
 const MTU_LIMITS: core::ops::RangeInclusive<usize> = 576..=9000;
 /// Frames that a flow may send before others have their turn.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 /// Frames sent in one pass, all flows together, before frames that have come have their turn: a few batches of those, so that neither starves.
 const PASS: usize = 256;
-/// When to look again at a flow which says it can send now but does not.
-const SECOND_LOOK: Duration = Duration::from_millis(10);
-/// In TIME-WAIT smoltcp's deadline is seconds away once all has been acknowledged, and milliseconds before.
-const TIME_WAIT_ACKNOWLEDGED: Duration = Duration::from_secs(1);
-
 /// What stands for a connection in the table of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     /// This flow.
     Flow(u32),
     /// A closed one, reserved until the moment given; `next` is the sequence number after the peer's last.
-    TimeWait { next: TcpSeqNumber, until: Instant },
+    TimeWait { next: Seq, until: Instant },
 }
 
 pub(super) struct Engine {
@@ -70,11 +63,11 @@ pub(super) struct Engine {
     /// When this stack has last said that its address is taken.
     pub(super) defended: Option<Instant>,
     /// A packet whose destination is not known yet.
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// Flows of closed connections, to be used again.
     #[expect(clippy::vec_box, reason = "the boxes themselves are used again: taking one out moves a pointer and allocates nothing")]
     pub(super) spare: Vec<Box<Flow>>,
-    pub(super) tcp_memory_used: usize,
+    pub(super) pool: Pool,
     pub(super) tcp_flows: usize,
     pub(super) keyed: Keyed,
     pub(super) draws: u64,
@@ -115,6 +108,7 @@ impl Engine {
         });
         let keyed = Keyed(random[0], random[1]);
         let neighbours = Neighbours::new(keyed, config.neighbours);
+        let pool = Pool::new(config.tcp_memory, config.tcp_buffer, config.max_connections);
         Ok(Self {
             config,
             mtu: info.mtu,
@@ -133,7 +127,7 @@ impl Engine {
             defended: None,
             scratch: Vec::new(),
             spare: Vec::new(),
-            tcp_memory_used: 0,
+            pool,
             tcp_flows: 0,
             keyed,
             draws: 0,
@@ -162,6 +156,13 @@ impl Engine {
     fn wake_driver(&mut self) {
         if let Some(driver) = self.driver.take() {
             driver.wake();
+        }
+    }
+
+    /// The application has something to do: sees what time it is, unless the driver has just done so.
+    pub(super) fn refresh(&mut self) {
+        if self.driver.is_some() {
+            self.now = flow::instant(fogbow::time::now());
         }
     }
 
@@ -199,7 +200,7 @@ impl Engine {
         self.statistics.frames_received += 1;
         self.statistics.bytes_received += frame.len() as u64;
         match demultiplex::classify(frame, self.mac, &self.config.ipv4) {
-            Ok(Frame::Tcp(segment)) => self.ingress_segment(&segment, frame, transmitter),
+            Ok(Frame::Tcp { key, from, segment }) => self.ingress_segment(key, from, &segment, frame, transmitter),
             Ok(Frame::Udp { port, alone }) => match self.datagrams.get(&port).copied() {
                 Some(id) => self.ingress_datagram(id, frame, transmitter),
                 None if alone => self.answer(frame, transmitter),
@@ -214,92 +215,73 @@ impl Engine {
     /// Lets smoltcp process a frame that belongs to no flow.
     fn answer<T: FrameTransmitter>(&mut self, frame: &[u8], transmitter: &mut T) {
         let wire = Wire { transmitter, statistics: &mut self.statistics, mac: self.mac };
-        let (from, packet) = open(frame);
+        let (from, packet) = device::open(frame);
         let mut port = Port { packet: Some(packet), wire, to: To::Neighbour(from), mtu: self.mtu };
         self.interface.poll_ingress_single(self.now, &mut port, &mut self.nothing);
     }
 
-    /// Lets smoltcp process a frame with one flow's socket alone.
-    pub(super) fn process<T: FrameTransmitter>(&mut self, id: u32, frame: &[u8], transmitter: &mut T) -> Option<&mut Flow> {
-        let wire = Wire { transmitter, statistics: &mut self.statistics, mac: self.mac };
-        let flow = self.flows.get_mut(id as usize)?;
-        let (from, packet) = open(frame);
-        let (to, now) = match &mut flow.kind {
-            Kind::Tcp(state) => {
-                state.tally.counters.segments_received += 1;
-                (To::Peer(from, &mut state.tally), state.clock.at(self.now))
+    fn ingress_segment<T: FrameTransmitter>(
+        &mut self,
+        key: FlowKey,
+        from: EthernetAddress,
+        segment: &TcpRepr,
+        frame: &[u8],
+        transmitter: &mut T,
+    ) {
+        let is_request = segment.control == TcpControl::Syn && segment.ack_number.is_none();
+        match self.connections.get(&key) {
+            Some(&Entry::Flow(id)) => {
+                if self.ingress_flow(id, segment) == Verdict::Stray {
+                    self.answer(frame, transmitter);
+                }
             }
-            Kind::Udp(_) => (To::Neighbour(from), self.now),
-        };
-        let mut port = Port { packet: Some(packet), wire, to, mtu: self.mtu };
-        port.wire.statistics.flow_polls += 1;
-        self.interface.poll_ingress_single(now, &mut port, &mut flow.set);
-        Some(flow)
-    }
-
-    fn ingress_segment<T: FrameTransmitter>(&mut self, segment: &Segment, frame: &[u8], transmitter: &mut T) {
-        match self.connections.get(&segment.key) {
-            Some(&Entry::Flow(id)) => self.ingress_flow(id, segment, frame, transmitter),
-            Some(&Entry::TimeWait { next, until }) if self.now < until => self.ingress_time_wait(next, segment, frame, transmitter),
-            _ if segment.syn && !segment.ack && self.listeners.contains_key(&segment.key.local_port()) => {
-                if let Some(id) = self.admit(segment) {
-                    self.ingress_flow(id, segment, frame, transmitter);
+            // A new connection may take the record's place if its sequence numbers are beyond the old ones (RFC 9293, section 3.6.1).
+            Some(&Entry::TimeWait { next, until }) if self.now < until && !(is_request && sequence(segment) > next) => {
+                self.ingress_time_wait(key, from, next, segment, transmitter);
+            }
+            _ if is_request && self.listeners.contains_key(&key.local_port()) => {
+                self.connections.remove(&key);
+                if let Some(id) = self.admit(key, segment) {
+                    self.mark_dirty(id);
                 }
             }
             _ => self.answer(frame, transmitter),
         }
     }
 
-    fn ingress_flow<T: FrameTransmitter>(&mut self, id: u32, segment: &Segment, frame: &[u8], transmitter: &mut T) {
-        if self.flow(id).and_then(Flow::tcp).is_none_or(|(socket, flow)| socket.state() != tcp::State::SynSent && flow.overruns(segment)) {
-            self.statistics.drops.count(Cause::BeyondWindow);
-            return;
-        }
-        let Some(before) = self.flow(id).and_then(Flow::tcp).map(|(socket, _)| socket.state()) else { return };
-        self.process(id, frame, transmitter);
-        let Self { flows, config, now, .. } = self;
-        let Some(whole) = flows.get_mut(id as usize) else { return };
-        let after = whole.tcp().map_or(before, |(socket, _)| socket.state());
-        if matches!(before, tcp::State::SynSent | tcp::State::SynReceived)
-            && !matches!(after, tcp::State::SynSent | tcp::State::SynReceived)
-        {
-            whole.establish(config, *now);
-        }
-        let Some((socket, flow)) = whole.tcp() else { return };
-        if flow.holder == Holder::Nobody {
-            drain(socket, flow);
-        }
-        if before != after {
-            if before == tcp::State::SynSent {
-                flow.unread = segment.sequence + 1;
+    fn ingress_flow(&mut self, id: u32, segment: &TcpRepr) -> Verdict {
+        let Self { flows, statistics, pool, now, .. } = self;
+        let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()) else { return Verdict::Taken };
+        statistics.flow_polls += 1;
+        flow.counters.segments_received += 1;
+        let verdict = flow.socket.process(segment, *now, pool);
+        match (flow.holder, flow.socket.state()) {
+            (Holder::Handshake(_), State::SynReceived) => {}
+            (Holder::Handshake(_), State::Closed) => {
+                self.discard(id);
+                return verdict;
             }
-            if segment.fin {
-                flow.peer_end = segment.sequence + segment.length;
-            }
-            if after == tcp::State::Closed && segment.rst {
-                flow.failure = Some(StreamError::Reset);
-            }
-            match (flow.holder, after) {
-                (Holder::Handshake(_), tcp::State::SynReceived) => {}
-                (Holder::Handshake(_), tcp::State::Established | tcp::State::CloseWait) => self.promote(id),
-                // Refused by the peer after all; smoltcp would listen again.
-                (Holder::Handshake(_), _) => return self.discard(id),
-                (Holder::Application, tcp::State::Established) => flow.close_by = None,
-                _ => {}
-            }
+            (Holder::Handshake(_), _) => self.promote(id),
+            (Holder::Application, state) if !matches!(state, State::SynSent | State::SynReceived) => flow.close_by = None,
+            _ => {}
         }
         self.mark_dirty(id);
+        verdict
     }
 
-    /// A segment of a connection that is only a record. A retransmitted FIN is acknowledged again, a new connection may take the record's place if
-    /// its sequence numbers are beyond the old ones (RFC 9293, section 3.6.1), and a reset does not end the wait (RFC 1337).
-    fn ingress_time_wait<T: FrameTransmitter>(&mut self, next: TcpSeqNumber, segment: &Segment, frame: &[u8], transmitter: &mut T) {
-        if segment.syn && !segment.ack && segment.sequence > next {
-            self.connections.remove(&segment.key);
-            return self.ingress_segment(segment, frame, transmitter);
-        }
-        if segment.length > 0 && !segment.rst && !segment.syn && transmitter.has_room() {
-            self.wire(transmitter).acknowledge_again(frame, next);
+    /// A segment of a connection that is only a record. A retransmitted FIN is acknowledged again, and a reset does not end the wait (RFC 1337).
+    fn ingress_time_wait<T: FrameTransmitter>(
+        &mut self,
+        key: FlowKey,
+        from: EthernetAddress,
+        next: Seq,
+        segment: &TcpRepr,
+        transmitter: &mut T,
+    ) {
+        let carries = !segment.payload.is_empty() || segment.control == TcpControl::Fin;
+        if carries && segment.control != TcpControl::Rst && transmitter.has_room() {
+            let own = self.config.ipv4.address;
+            self.wire(transmitter).acknowledge_again(from, own, key.remote(), segment, next);
         } else {
             self.statistics.drops.count(Cause::TimeWait);
         }
@@ -331,7 +313,7 @@ impl Engine {
     /// Gives up a flow whose time has run out. True when nothing is left of it to attend to.
     fn is_overdue(&mut self, id: u32) -> bool {
         let now = self.now;
-        let Some((socket, flow)) = self.flow(id).and_then(Flow::tcp) else { return false };
+        let Some(flow) = self.flow(id).and_then(Flow::tcp) else { return false };
         if flow.close_by.is_none_or(|limit| now < limit) {
             return false;
         }
@@ -340,95 +322,71 @@ impl Engine {
             self.discard(id);
             return true;
         }
-        flow.failure = Some(StreamError::TimedOut);
-        socket.abort();
+        flow.socket.abort();
         false
     }
 
     /// Lets a flow send, then sees what has become of it and when it wants attention next. Gives how many frames it has sent.
     fn attend<T: FrameTransmitter>(&mut self, id: u32, transmitter: &mut T) -> usize {
-        let Some(flow) = self.flows.get_mut(id as usize) else { return 0 };
-        let (mut was_closed, mut is_established, mut hop) = (false, false, None);
-        if let Some((socket, state)) = flow.tcp() {
-            if state.resting {
-                return 0;
+        let linger = self.now + flow::duration(self.config.linger);
+        let remote = match self.flows.get_mut(id as usize).map(|flow| &mut flow.kind) {
+            Some(Kind::Tcp(flow)) if flow.resting => return 0,
+            Some(Kind::Tcp(flow)) => {
+                if flow.holder == Holder::Nobody {
+                    flow.close_by.get_or_insert(linger);
+                }
+                flow.key.remote()
             }
-            let limit = match (state.holder, socket.state()) {
-                (Holder::Nobody, _) => Some(self.config.linger),
-                (Holder::Application, tcp::State::SynSent) => Some(self.config.connect_timeout),
-                _ => None,
-            };
-            state.close_by = state.close_by.or(limit.map(|limit| self.now + flow::duration(limit)));
-            was_closed = socket.state() == tcp::State::Closed;
-            is_established = !matches!(socket.state(), tcp::State::SynSent | tcp::State::SynReceived);
-            hop = Some(state.key.remote());
-        }
-        let hop = hop.and_then(|remote| self.next_hop(remote));
+            Some(Kind::Udp(_)) => return self.attend_datagrams(id, transmitter),
+            None => return 0,
+        };
+        let hop = self.next_hop(remote);
         let hardware = hop.and_then(|hop| self.neighbours.find(hop, self.now));
-        let (sent, mut deadline) = self.let_send(id, hardware, transmitter);
-        if let Some(Kind::Tcp(state)) = self.flow(id).map(|flow| &mut flow.kind)
-            && sent > 0
-        {
-            // The first thing sent is a SYN or its answer.
-            state.fresh = state.fresh && !is_established;
-        }
-        if let (Some(hop), None, Some(due)) = (hop, hardware, deadline)
-            && due <= self.now
+        let sent = match hardware {
+            Some(hardware) => self.send_segments(id, remote, hardware, transmitter),
+            None => 0,
+        };
+        let mut deadline = self.flow(id).and_then(Flow::tcp).and_then(|flow| flow.socket.poll_at());
+        if hardware.is_none()
+            && let Some(hop) = hop
         {
             deadline = Some(self.await_neighbour(id, hop));
-        }
-        if deadline.is_some_and(|deadline| deadline <= self.now) {
-            if sent == BURST || !transmitter.has_room() {
-                self.mark_dirty(id);
+            let now = self.now;
+            if let Some(flow) = self.flow(id).and_then(Flow::tcp) {
+                flow.socket.wait(now);
             }
-            deadline = Some(self.now + SECOND_LOOK);
+        } else if sent == BURST || !transmitter.has_room() {
+            self.mark_dirty(id);
         }
-        self.settle(id, was_closed, deadline);
+        self.settle(id, deadline);
         sent
     }
 
-    /// Lets a flow send up to a burst; a TCP flow to `hardware`, or nowhere without it. Gives how many frames it has sent and when it wants
-    /// attention next.
-    fn let_send<T: FrameTransmitter>(
-        &mut self,
-        id: u32,
-        hardware: Option<EthernetAddress>,
-        transmitter: &mut T,
-    ) -> (usize, Option<Instant>) {
-        let Self { flows, interface, neighbours, statistics, config, scratch, mtu, mac, now, .. } = self;
-        let Some(flow) = flows.get_mut(id as usize) else { return (0, None) };
-        let clock = flow.tcp_state().map_or(Clock::new(*now), |state| state.clock);
-        let flow_now = clock.at(*now);
-        let to = match (&mut flow.kind, hardware) {
-            (Kind::Tcp(state), Some(hardware)) => To::Peer(hardware, &mut state.tally),
-            (Kind::Tcp(_), None) => To::Nobody,
-            (Kind::Udp(_), _) => To::Any { neighbours, network: &config.ipv4, gateway: config.gateway, now: *now, scratch },
-        };
-        let mut port = Port { packet: None, wire: Wire { transmitter, statistics, mac: *mac }, to, mtu: *mtu };
+    /// Sends what a connection has to send, up to a burst.
+    fn send_segments<T: FrameTransmitter>(&mut self, id: u32, remote: Ipv4Addr, hardware: EthernetAddress, transmitter: &mut T) -> usize {
+        let Self { flows, statistics, config, mac, now, .. } = self;
+        let Some(TcpFlow { socket, counters, .. }) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()) else { return 0 };
+        let mut wire = Wire { transmitter, statistics, mac: *mac };
+        wire.statistics.flow_polls += 1;
         let mut sent = 0;
-        loop {
-            port.wire.statistics.flow_polls += 1;
-            let result = interface.poll_egress(flow_now, &mut port, &mut flow.set);
-            let deadline = interface.poll_at(flow_now, &flow.set);
-            sent += usize::from(result != PollResult::None);
-            let has_more = deadline.is_some_and(|deadline| deadline <= flow_now);
-            if result == PollResult::None || !has_more || sent == BURST {
-                return (sent, deadline.map(|deadline| clock.when(deadline)));
-            }
+        while sent < BURST && wire.transmitter.has_room() {
+            let Some(outgoing) = socket.next(*now) else { break };
+            counters.segments_sent += 1;
+            counters.bytes_sent += outgoing.length as u64;
+            counters.retransmissions += u64::from(outgoing.again);
+            wire.statistics.retransmissions += u64::from(outgoing.again);
+            wire.send_segment(hardware, config.ipv4.address, remote, &outgoing.header, socket.payload(&outgoing));
+            sent += 1;
         }
+        sent
     }
 
-    /// Files a flow under what has become of it.
-    fn settle(&mut self, id: u32, was_closed: bool, deadline: Option<Instant>) {
-        let now = self.now;
-        let Some(flow) = self.flow(id) else { return };
-        let Some((socket, flow)) = flow.tcp() else { return self.settle_datagrams(id, deadline) };
+    /// Files a connection under what has become of it.
+    fn settle(&mut self, id: u32, deadline: Option<Instant>) {
+        let Some(flow) = self.flow(id).and_then(Flow::tcp) else { return };
         let key = flow.key;
-        match socket.state() {
-            tcp::State::Closed => {
-                if !was_closed && flow.failure.is_none() {
-                    flow.failure = Some(StreamError::TimedOut);
-                }
+        match flow.socket.state() {
+            State::Closed => {
                 let is_over = flow.holder == Holder::Nobody;
                 if mem::take(&mut flow.mapped) {
                     self.connections.remove(&key);
@@ -438,9 +396,9 @@ impl Engine {
                     self.discard(id);
                 }
             }
-            tcp::State::TimeWait if deadline.is_none_or(|deadline| deadline > now + TIME_WAIT_ACKNOWLEDGED) => {
+            State::TimeWait if !flow.socket.owes_acknowledgement() => {
                 if flow.holder == Holder::Nobody {
-                    let next = flow.peer_end;
+                    let next = flow.socket.expected();
                     self.discard(id);
                     self.reserve(key, next);
                 } else {
@@ -457,7 +415,7 @@ impl Engine {
         }
     }
 
-    fn reserve(&mut self, key: FlowKey, next: TcpSeqNumber) {
+    fn reserve(&mut self, key: FlowKey, next: Seq) {
         let until = self.now + flow::duration(self.config.time_wait);
         self.connections.insert(key, Entry::TimeWait { next, until });
         self.time_wait.push_back((until, key));
@@ -482,7 +440,6 @@ impl Engine {
     }
 }
 
-/// Where a frame comes from, and the packet in it. It has been classified before.
-fn open(frame: &[u8]) -> (EthernetAddress, &[u8]) {
-    (EthernetFrame::new_unchecked(frame).src_addr(), frame.get(ETHERNET_HEADER..).unwrap_or_default())
+fn sequence(segment: &TcpRepr) -> Seq {
+    Seq(segment.seq_number.0.cast_unsigned())
 }

@@ -5,14 +5,16 @@ use alloc::collections::VecDeque;
 use core::net::SocketAddrV4;
 use core::task::Waker;
 
-use smoltcp::wire::{IpAddress, IpListenEndpoint};
+use smoltcp::time::Instant;
+use smoltcp::wire::TcpRepr;
 
 use super::config::is_host;
 use super::counters::Cause;
-use super::demultiplex::{FlowKey, Segment};
+use super::demultiplex::FlowKey;
 use super::engine::{Engine, Entry};
-use super::flow::{self, Flow, Holder};
+use super::flow::{self, Flow, Holder, Kind, TcpFlow};
 use crate::stack::{ConnectError, ListenError};
+use crate::tcp::{Flight, Pool, Settings, Socket};
 
 /// The ports for connections and sockets that ask for any: the dynamic ones of RFC 6335.
 const DYNAMIC_PORTS: core::ops::RangeInclusive<u16> = 49152..=65535;
@@ -50,15 +52,18 @@ impl Engine {
     }
 
     fn local_port(&self, id: u32) -> Option<u16> {
-        self.flows.get(id as usize).and_then(|flow| flow.tcp_state()).map(|flow| flow.key.local_port())
+        match &self.flows.get(id as usize)?.kind {
+            Kind::Tcp(flow) => Some(flow.key.local_port()),
+            Kind::Udp(_) => None,
+        }
     }
 
     /// The next connection to `port`, now the application's.
     pub(super) fn accept(&mut self, port: u16) -> Option<u32> {
         loop {
             let id = self.listeners.get_mut(&port)?.queue.pop_front()?;
-            let Some((socket, flow)) = self.flow(id).and_then(Flow::tcp) else { continue };
-            if flow.failure.is_some() && !socket.can_recv() {
+            let Some(flow) = self.flow(id).and_then(Flow::tcp) else { continue };
+            if flow.socket.failure().is_some() && !flow.socket.can_recv() {
                 self.discard(id);
                 continue;
             }
@@ -67,10 +72,9 @@ impl Engine {
         }
     }
 
-    /// Makes a flow for a connection request to a listening port; `None` drops the request.
-    pub(super) fn admit(&mut self, segment: &Segment) -> Option<u32> {
-        let port = segment.key.local_port();
-        let listening = self.listeners.get(&port)?;
+    /// Makes a flow for a connection request to a listening port, which drops it when there is no room.
+    pub(super) fn admit(&mut self, key: FlowKey, syn: &TcpRepr) -> Option<u32> {
+        let listening = self.listeners.get(&key.local_port())?;
         if listening.queue.len() >= self.config.backlog {
             self.statistics.drops.count(Cause::BacklogFull);
             return None;
@@ -82,28 +86,25 @@ impl Engine {
                 self.discard(id);
             }
         }
-        let id = match self.open(segment.key, Holder::Handshake(self.half_open.len())) {
-            Ok(id) => id,
+        let holder = Holder::Handshake(self.half_open.len());
+        match self.open(key, holder, |settings, initial, now, pool, flight| Socket::answer(settings, syn, initial, now, pool, flight)) {
+            Ok(id) => {
+                self.half_open.push(id);
+                let close_by = self.now + flow::duration(self.config.handshake_timeout);
+                self.flow(id)?.tcp()?.close_by = Some(close_by);
+                Some(id)
+            }
             Err(cause) => {
                 self.statistics.drops.count(cause);
-                return None;
+                None
             }
-        };
-        self.half_open.push(id);
-        let close_by = self.now + flow::duration(self.config.handshake_timeout);
-        let local = IpListenEndpoint { addr: Some(IpAddress::Ipv4(self.config.ipv4.address)), port };
-        let (socket, flow) = self.flow(id)?.tcp()?;
-        flow.close_by = Some(close_by);
-        flow.unread = segment.sequence + 1;
-        // Fails on port 0 and on an open socket, neither of which is the case.
-        socket.listen(local).ok()?;
-        Some(id)
+        }
     }
 
     /// A handshake is complete: the connection waits for the listener to accept it.
     pub(super) fn promote(&mut self, id: u32) {
         self.leave_handshake(id);
-        let Some((_, flow)) = self.flow(id).and_then(Flow::tcp) else { return };
+        let Some(flow) = self.flow(id).and_then(Flow::tcp) else { return };
         flow.holder = Holder::Backlog;
         flow.close_by = None;
         let port = flow.key.local_port();
@@ -118,12 +119,12 @@ impl Engine {
 
     /// Takes a flow out of the table of handshakes, if it is there.
     fn leave_handshake(&mut self, id: u32) {
-        let Some((_, flow)) = self.flow(id).and_then(Flow::tcp) else { return };
+        let Some(flow) = self.flow(id).and_then(Flow::tcp) else { return };
         let Holder::Handshake(place) = flow.holder else { return };
         flow.holder = Holder::Nobody;
         self.half_open.swap_remove(place);
         if let Some(&moved) = self.half_open.get(place)
-            && let Some((_, flow)) = self.flow(moved).and_then(Flow::tcp)
+            && let Some(flow) = self.flow(moved).and_then(Flow::tcp)
         {
             flow.holder = Holder::Handshake(place);
         }
@@ -131,6 +132,7 @@ impl Engine {
 
     /// Begins a connection of the application's.
     pub(super) fn connect(&mut self, remote: SocketAddrV4) -> Result<u32, ConnectError> {
+        self.refresh();
         let (address, port) = (*remote.ip(), remote.port());
         let is_reachable = is_host(address) && address != self.config.ipv4.address && self.config.ipv4.broadcast() != Some(address);
         if port == 0 || !is_reachable || self.next_hop(address).is_none() {
@@ -140,14 +142,11 @@ impl Engine {
             .free_port(|engine, local| !engine.connections.contains_key(&FlowKey::new(address, port, local)))
             .ok_or(ConnectError::Exhausted)?;
         let key = FlowKey::new(address, port, local_port);
-        let id = self.open(key, Holder::Application).or(Err(ConnectError::Exhausted))?;
+        let id = self.open(key, Holder::Application, Socket::open).or(Err(ConnectError::Exhausted))?;
         self.statistics.connections_begun += 1;
-        let Self { flows, interface, .. } = self;
-        let (socket, _) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()).ok_or(ConnectError::Exhausted)?;
-        let connected = socket.connect(interface.context(), (IpAddress::Ipv4(address), port), local_port);
-        if connected.is_err() {
-            self.discard(id);
-            return Err(ConnectError::Unreachable);
+        let close_by = self.now + flow::duration(self.config.connect_timeout);
+        if let Some(flow) = self.flow(id).and_then(Flow::tcp) {
+            flow.close_by = Some(close_by);
         }
         self.mark_dirty(id);
         Ok(id)
@@ -160,41 +159,45 @@ impl Engine {
         (0..count).map(|step| DYNAMIC_PORTS.start() + ((start + step) % count) as u16).find(|&port| is_free(self, port))
     }
 
-    /// Puts a flow for a new connection into the tables, if the limits allow.
-    fn open(&mut self, key: FlowKey, holder: Holder) -> Result<u32, Cause> {
+    /// Puts a flow for a new connection into the tables, if the limits allow; `make` makes its socket.
+    fn open(
+        &mut self,
+        key: FlowKey,
+        holder: Holder,
+        make: impl FnOnce(Settings, u32, Instant, &Pool, Flight) -> Socket,
+    ) -> Result<u32, Cause> {
         if self.tcp_flows >= self.config.max_connections {
             return Err(Cause::ConnectionLimit);
         }
-        let mut flow = self.take_flow().ok_or(Cause::MemoryLimit)?;
-        flow.prepare(key, holder, &self.config, self.now);
+        if !self.pool.admit() {
+            return Err(Cause::MemoryLimit);
+        }
+        let settings = Settings {
+            local_port: key.local_port(),
+            remote_port: key.remote_port(),
+            mtu: self.mtu,
+            congestion_control: self.config.congestion_control,
+            least_rto: flow::duration(self.config.least_rto),
+            keep_alive: flow::duration(self.config.keep_alive),
+            timeout: flow::duration(self.config.timeout),
+        };
+        // RFC 6528: a clock of 4 µs, and where it starts is a secret of each pair of addresses.
+        let initial = (self.keyed.number(key.number()) as u32).wrapping_add((self.now.total_micros() / 4) as u32);
+        let mut spare = self.spare.pop();
+        let flight = spare.as_mut().and_then(|flow| flow.tcp()).map(|flow| flow.socket.take_flight()).unwrap_or_default();
+        let socket = make(settings, initial, self.now, &self.pool, flight);
+        let new = Flow { kind: Kind::Tcp(TcpFlow::new(key, socket, holder)), dirty: false };
+        let flow = match spare {
+            Some(mut flow) => {
+                *flow = new;
+                flow
+            }
+            None => Box::new(new),
+        };
         self.tcp_flows += 1;
         let id = self.flows.insert(flow) as u32;
         self.connections.insert(key, Entry::Flow(id));
         Ok(id)
-    }
-
-    /// A flow with buffers that suit the memory that is left: a spare one if it has the right size.
-    fn take_flow(&mut self) -> Option<Box<Flow>> {
-        let size_of = |flow: &Flow| flow.tcp_state().map_or(0, |flow| flow.buffer);
-        let spare: usize = self.spare.last().map_or(0, |flow| flow::cost(size_of(flow))) * self.spare.len();
-        let free = (self.config.tcp_memory + spare).saturating_sub(self.tcp_memory_used);
-        let (least, most) = self.config.tcp_buffer;
-        let share = free / (128 * 2);
-        let mut buffer = if least == most { most } else { (share / 2 + 1).next_power_of_two().clamp(least, most) };
-        if flow::cost(buffer) > free {
-            buffer = least;
-        }
-        if flow::cost(buffer) > free {
-            return None;
-        }
-        if self.spare.last().is_some_and(|flow| size_of(flow) == buffer) {
-            return self.spare.pop();
-        }
-        for unfit in self.spare.drain(..) {
-            self.tcp_memory_used = self.tcp_memory_used.saturating_sub(flow::cost(size_of(&unfit)));
-        }
-        self.tcp_memory_used += flow::cost(buffer);
-        Some(Flow::new_tcp(buffer))
     }
 
     /// Removes a TCP flow from all tables at once, without a word to the peer.
@@ -202,47 +205,47 @@ impl Engine {
         self.leave_handshake(id);
         self.timers.remove(id);
         let Some(mut flow) = self.flows.try_remove(id as usize) else { return };
-        flow.dirty = false;
-        let Some((socket, state)) = flow.tcp() else { return };
-        socket.abort();
-        let (key, mapped, buffer) = (state.key, state.mapped, state.buffer);
+        let Some(state) = flow.tcp() else { return };
+        state.socket.release(&mut self.pool);
+        self.pool.dismiss();
         self.tcp_flows -= 1;
-        if mapped {
-            self.connections.remove(&key);
+        if state.mapped {
+            self.connections.remove(&state.key);
         }
-        // All spare flows have buffers of one size.
-        let fits = self.spare.last().and_then(|spare| spare.tcp_state()).is_none_or(|spare| spare.buffer == buffer);
-        if fits && self.spare.len() < MOST_SPARE {
+        if self.spare.len() < MOST_SPARE {
             self.spare.push(flow);
-        } else {
-            self.tcp_memory_used = self.tcp_memory_used.saturating_sub(flow::cost(buffer));
         }
     }
 
     /// Resets a connection; what is left of it nobody holds.
     pub(super) fn abort(&mut self, id: u32) {
-        if let Some((socket, flow)) = self.flow(id).and_then(Flow::tcp) {
+        if let Some(flow) = self.flow(id).and_then(Flow::tcp) {
             flow.holder = Holder::Nobody;
             flow.resting = false;
-            socket.abort();
+            flow.socket.abort();
             self.mark_dirty(id);
         }
     }
 
     /// The application has dropped a connection: it closes in order.
     pub(super) fn release(&mut self, id: u32) {
-        let Some((socket, flow)) = self.flow(id).and_then(Flow::tcp) else { return };
+        let Self { flows, pool, .. } = self;
+        let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()) else { return };
         flow.holder = Holder::Nobody;
         flow.resting = false;
+        // Set when it is attended to.
         flow.close_by = None;
-        flow::drain(socket, flow);
-        socket.close();
+        flow.socket.stop_reading(pool);
+        flow.socket.close();
         self.mark_dirty(id);
     }
 
     /// The own address and the peer's of a connection.
     pub(super) fn addresses(&self, id: u32) -> (SocketAddrV4, SocketAddrV4) {
-        let key = self.flows.get(id as usize).and_then(|flow| flow.tcp_state()).map_or(FlowKey::NONE, |flow| flow.key);
+        let key = match self.flows.get(id as usize).map(|flow| &flow.kind) {
+            Some(Kind::Tcp(flow)) => flow.key,
+            _ => FlowKey::NONE,
+        };
         (SocketAddrV4::new(self.config.ipv4.address, key.local_port()), SocketAddrV4::new(key.remote(), key.remote_port()))
     }
 }

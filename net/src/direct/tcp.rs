@@ -7,12 +7,14 @@ use core::task::{Context, Poll};
 
 use alloc::rc::Rc;
 use embedded_io_async::{ErrorType, Read, ReadReady, Write, WriteReady};
-use smoltcp::socket::tcp::{self, RecvError};
+use smoltcp::time::Instant;
 
 use super::Handle;
 use super::counters::FlowCounters;
+use super::engine::Engine;
 use super::flow::{Flow, Holder, TcpFlow};
 use crate::stack::{AcceptError, ConnectError, ListenError, Listener, Stream, StreamError};
+use crate::tcp::{self, Pool, State};
 
 /// A listening socket of a [`Direct`](super::Direct) stack.
 pub struct TcpListener {
@@ -89,7 +91,7 @@ impl TcpStream {
     /// What went over this connection so far.
     #[must_use]
     pub fn counters(&self) -> FlowCounters {
-        self.0.with(|_, flow| (flow.tally.counters, false)).unwrap_or_default()
+        self.0.with(|flow, _, _| (flow.counters, false)).unwrap_or_default()
     }
 }
 
@@ -143,12 +145,14 @@ impl Connection {
         Self { handle, id, local, peer }
     }
 
-    /// Works on the socket; then the driver looks what there is to send, if `work` says so. `None` when the flow is gone, which it is not while this
-    /// hold on it lives.
-    fn with<R>(&self, work: impl FnOnce(&mut tcp::Socket<'static>, &mut TcpFlow) -> (R, bool)) -> Option<R> {
+    /// Works on the connection; then the driver looks what there is to send, if `work` says so. `None` when the flow is gone, which it is not while
+    /// this hold on it lives.
+    fn with<R>(&self, work: impl FnOnce(&mut TcpFlow, Instant, &mut Pool) -> (R, bool)) -> Option<R> {
         self.handle.with(|engine| {
-            let (socket, flow) = engine.flow(self.id).and_then(Flow::tcp)?;
-            let (result, changed) = work(socket, flow);
+            engine.refresh();
+            let Engine { flows, pool, now, .. } = engine;
+            let flow = flows.get_mut(self.id as usize).and_then(|flow| flow.tcp())?;
+            let (result, changed) = work(flow, *now, pool);
             if changed {
                 engine.mark_dirty(self.id);
             }
@@ -157,14 +161,14 @@ impl Connection {
     }
 
     fn poll_connected(&self, context: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        let poll = self.with(|socket, flow| {
-            let poll = match socket.state() {
-                tcp::State::SynSent | tcp::State::SynReceived => {
-                    socket.register_send_waker(context.waker());
+        let poll = self.with(|flow, _, _| {
+            let poll = match flow.socket.state() {
+                State::SynSent | State::SynReceived => {
+                    flow.socket.wake_on_write(context.waker());
                     Poll::Pending
                 }
-                tcp::State::Closed if flow.failure == Some(StreamError::Reset) => Poll::Ready(Err(ConnectError::Refused)),
-                tcp::State::Closed => Poll::Ready(Err(ConnectError::TimedOut)),
+                State::Closed if flow.socket.failure() == Some(StreamError::Reset) => Poll::Ready(Err(ConnectError::Refused)),
+                State::Closed => Poll::Ready(Err(ConnectError::TimedOut)),
                 _ => Poll::Ready(Ok(())),
             };
             (poll, false)
@@ -176,40 +180,38 @@ impl Connection {
         if into.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let poll = self.with(|socket, flow| match socket.recv_slice(into) {
-            Ok(0) => {
-                socket.register_recv_waker(context.waker());
+        let poll = self.with(|flow, now, pool| match flow.socket.read(into, now, pool) {
+            tcp::Read::Bytes(length) => {
+                flow.counters.bytes_read += length as u64;
+                // There is room again, which the peer may wait to hear of.
+                (Poll::Ready(Ok(length)), flow.socket.has_to_send())
+            }
+            tcp::Read::Pending => {
+                flow.socket.wake_on_read(context.waker());
                 (Poll::Pending, false)
             }
-            // There is room again, which the peer may wait to hear of.
-            Ok(length) => {
-                flow.unread += length;
-                flow.tally.counters.bytes_read += length as u64;
-                (Poll::Ready(Ok(length)), true)
-            }
-            Err(RecvError::Finished) => (Poll::Ready(Ok(0)), false),
-            Err(RecvError::InvalidState) => (Poll::Ready(Err(flow.failure.unwrap_or(StreamError::Closed))), false),
+            tcp::Read::End => (Poll::Ready(Ok(0)), false),
+            tcp::Read::Failed(error) => (Poll::Ready(Err(error)), false),
         });
         poll.unwrap_or(Poll::Ready(Err(StreamError::Closed)))
     }
 
     fn poll_write(&self, from: &[u8], context: &mut Context<'_>) -> Poll<Result<usize, StreamError>> {
-        let poll = self.with(|socket, flow| match socket.send_slice(from) {
+        let poll = self.with(|flow, now, pool| match flow.socket.write(from, now, pool) {
             Ok(0) if !from.is_empty() => {
-                socket.register_send_waker(context.waker());
+                flow.socket.wake_on_write(context.waker());
                 (Poll::Pending, false)
             }
-            Ok(length) => (Poll::Ready(Ok(length)), length > 0),
-            Err(tcp::SendError::InvalidState) => (Poll::Ready(Err(flow.failure.unwrap_or(StreamError::Closed))), false),
+            result => (Poll::Ready(result), result.is_ok_and(|length| length > 0)),
         });
         poll.unwrap_or(Poll::Ready(Err(StreamError::Closed)))
     }
 
     fn shutdown(&self) -> Result<(), StreamError> {
-        let result = self.with(|socket, flow| match flow.failure {
+        let result = self.with(|flow, _, _| match flow.socket.failure() {
             Some(failure) => (Err(failure), false),
             None => {
-                socket.close();
+                flow.socket.close();
                 (Ok(()), true)
             }
         });
@@ -218,15 +220,15 @@ impl Connection {
 
     /// What was written is on its way already; a connection that has failed is worth an error.
     fn flush(&self) -> Result<(), StreamError> {
-        self.with(|_, flow| (flow.failure.map_or(Ok(()), Err), false)).unwrap_or(Err(StreamError::Closed))
+        self.with(|flow, _, _| (flow.socket.failure().map_or(Ok(()), Err), false)).unwrap_or(Err(StreamError::Closed))
     }
 
     fn is_readable(&self) -> bool {
-        self.with(|socket, _| (socket.can_recv() || !socket.may_recv(), false)).unwrap_or(true)
+        self.with(|flow, _, _| (flow.socket.is_readable(), false)).unwrap_or(true)
     }
 
     fn is_writable(&self) -> bool {
-        self.with(|socket, _| (socket.can_send() || !socket.may_send(), false)).unwrap_or(true)
+        self.with(|flow, _, pool| (flow.socket.is_writable(pool), false)).unwrap_or(true)
     }
 }
 
@@ -234,7 +236,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.handle.with(|engine| {
             // After an abort the flow is no longer the application's.
-            if engine.flow(self.id).and_then(Flow::tcp).is_some_and(|(_, flow)| flow.holder == Holder::Application) {
+            if engine.flow(self.id).and_then(Flow::tcp).is_some_and(|flow| flow.holder == Holder::Application) {
                 engine.release(self.id);
             }
         });

@@ -6,14 +6,16 @@ use core::future::poll_fn;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::task::{Context, Poll};
 
+use smoltcp::iface::PollResult;
 use smoltcp::socket::udp::{self, SendError};
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Duration;
 use smoltcp::wire::IpAddress;
 
 use super::Handle;
 use super::counters::Cause;
-use super::engine::Engine;
-use super::flow::Flow;
+use super::device::{self, Port, To, Wire};
+use super::engine::{BURST, Engine};
+use super::flow::{Flow, UdpFlow};
 use super::neighbours::Datagram;
 use crate::frame::{ETHERNET_HEADER, FrameTransmitter};
 use crate::stack::{BindError, UdpError, UdpSocket};
@@ -39,7 +41,9 @@ impl DirectUdpSocket {
 
     fn poll_receive(&self, into: &mut [u8], context: &mut Context<'_>) -> Poll<Result<(usize, SocketAddr), UdpError>> {
         self.handle.with(|engine| {
-            let Some((socket, _)) = engine.flow(self.id).and_then(Flow::udp) else { return Poll::Ready(Err(UdpError::Down)) };
+            let Some(socket) = engine.flow(self.id).and_then(Flow::udp).map(UdpFlow::socket) else {
+                return Poll::Ready(Err(UdpError::Down));
+            };
             let Ok((payload, from)) = socket.recv() else {
                 socket.register_recv_waker(context.waker());
                 return Poll::Pending;
@@ -98,35 +102,61 @@ impl Engine {
     /// Closes a socket: its port is free at once, and what was sent still goes out.
     fn unbind(&mut self, id: u32, port: u16) {
         self.datagrams.remove(&port);
-        if let Some((_, flow)) = self.flow(id).and_then(Flow::udp) {
+        if let Some(flow) = self.flow(id).and_then(Flow::udp) {
             flow.closing = true;
             self.mark_dirty(id);
         }
     }
 
+    /// Lets a socket send, up to a burst, then sees what has become of it. Gives how many frames it has sent.
+    pub(super) fn attend_datagrams<T: FrameTransmitter>(&mut self, id: u32, transmitter: &mut T) -> usize {
+        let Self { flows, interface, neighbours, statistics, config, scratch, mtu, mac, now, .. } = self;
+        let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.udp()) else { return 0 };
+        let to = To::Any { neighbours, network: &config.ipv4, gateway: config.gateway, now: *now, scratch };
+        let mut port = Port { packet: None, wire: Wire { transmitter, statistics, mac: *mac }, to, mtu: *mtu };
+        let mut sent = 0;
+        while sent < BURST {
+            port.wire.statistics.flow_polls += 1;
+            if interface.poll_egress(*now, &mut port, &mut flow.set) == PollResult::None {
+                break;
+            }
+            sent += 1;
+        }
+        let has_more = flow.socket().send_queue() > 0;
+        if has_more {
+            self.mark_dirty(id);
+        }
+        self.settle_datagrams(id);
+        sent
+    }
+
     /// Files a UDP flow under what has become of it.
-    pub(super) fn settle_datagrams(&mut self, id: u32, deadline: Option<Instant>) {
+    fn settle_datagrams(&mut self, id: u32) {
         let now = self.now;
-        let Some((socket, flow)) = self.flow(id).and_then(Flow::udp) else { return };
+        let Some(flow) = self.flow(id).and_then(Flow::udp) else { return };
         if flow.closing {
             let close_by = *flow.close_by.get_or_insert(now + CLOSING);
-            if now >= close_by || (flow.held == 0 && socket.send_queue() == 0) {
+            if now >= close_by || (flow.held == 0 && flow.socket().send_queue() == 0) {
                 self.timers.remove(id);
                 self.flows.try_remove(id as usize);
                 return;
             }
             self.timers.at_latest(id, close_by);
         }
-        if let Some(deadline) = deadline {
-            self.timers.at_latest(id, deadline);
-        }
     }
 
     /// Takes a datagram for a socket from the wire.
     pub(super) fn ingress_datagram<T: FrameTransmitter>(&mut self, id: u32, frame: &[u8], transmitter: &mut T) {
-        let queued = |flow: &mut Flow| flow.udp().map(|(socket, _)| (socket.can_recv(), socket.recv_queue()));
-        let before = self.flow(id).and_then(queued);
-        let after = self.process(id, frame, transmitter).and_then(queued);
+        let Self { flows, interface, statistics, mac, mtu, now, .. } = self;
+        let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.udp()) else { return };
+        let queued = |socket: &mut udp::Socket| (socket.can_recv(), socket.recv_queue());
+        let before = queued(flow.socket());
+        statistics.flow_polls += 1;
+        let (from, packet) = device::open(frame);
+        let wire = Wire { transmitter, statistics, mac: *mac };
+        let mut port = Port { packet: Some(packet), wire, to: To::Neighbour(from), mtu: *mtu };
+        interface.poll_ingress_single(*now, &mut port, &mut flow.set);
+        let after = queued(flow.socket());
         // An empty datagram after others changes neither, and is not missed.
         if before == after && frame.len() > ETHERNET_HEADER + HEADERS {
             self.statistics.drops.count(Cause::ReceiveQueueFull);
@@ -134,6 +164,7 @@ impl Engine {
     }
 
     fn send_datagram(&mut self, id: u32, datagram: &[u8], to: (Ipv4Addr, u16), context: &mut Context<'_>) -> Poll<Result<(), UdpError>> {
+        self.refresh();
         let (address, port) = to;
         if datagram.len() + HEADERS > self.mtu {
             return Poll::Ready(Err(UdpError::TooLong));
@@ -148,14 +179,14 @@ impl Engine {
                 let datagram = Datagram { flow: id, to, payload: Vec::from(datagram) };
                 if !self.neighbours.await_for_datagram(neighbour, datagram) {
                     self.statistics.drops.count(Cause::NoNeighbour);
-                } else if let Some((_, flow)) = self.flow(id).and_then(Flow::udp) {
+                } else if let Some(flow) = self.flow(id).and_then(Flow::udp) {
                     flow.held += 1;
                 }
                 self.look_again();
                 return Poll::Ready(Ok(()));
             }
         }
-        let Some((socket, _)) = self.flow(id).and_then(Flow::udp) else { return Poll::Ready(Err(UdpError::Down)) };
+        let Some(socket) = self.flow(id).and_then(Flow::udp).map(UdpFlow::socket) else { return Poll::Ready(Err(UdpError::Down)) };
         if datagram.len() > socket.payload_send_capacity() {
             return Poll::Ready(Err(UdpError::TooLong));
         }
@@ -174,9 +205,9 @@ impl Engine {
 
     /// Sends a datagram whose next hop has become known. It is lost when the socket is full by now.
     pub(super) fn enqueue_held(&mut self, held: &Datagram) {
-        if let Some((socket, flow)) = self.flow(held.flow).and_then(Flow::udp) {
+        if let Some(flow) = self.flow(held.flow).and_then(Flow::udp) {
             flow.held = flow.held.saturating_sub(1);
-            let _ = enqueue(socket, &held.payload, held.to);
+            let _ = enqueue(flow.socket(), &held.payload, held.to);
             self.mark_dirty(held.flow);
         }
     }
@@ -185,7 +216,7 @@ impl Engine {
 impl Engine {
     /// A datagram that waited will not be sent.
     pub(super) fn forget_held(&mut self, id: u32) {
-        if let Some((_, flow)) = self.flow(id).and_then(Flow::udp) {
+        if let Some(flow) = self.flow(id).and_then(Flow::udp) {
             flow.held = flow.held.saturating_sub(1);
             self.mark_dirty(id);
         }

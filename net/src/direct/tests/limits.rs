@@ -115,30 +115,44 @@ fn connections_beyond_the_limit_wait_for_a_place() {
 }
 
 #[test]
-fn buffers_shrink_as_memory_runs_out() {
+fn memory_stays_within_its_limit_and_each_connection_is_sure_of_a_part() {
     simulate(1, async {
+        const LIMIT: usize = 4 * 1024 * 1024;
         let switch = Switch::new();
         let mut settings = config(SERVER);
-        settings.tcp_memory = 16 * 1024 * 1024;
+        settings.tcp_memory = LIMIT;
         settings.set_tcp_buffer((4096, 256 * 1024));
         let most = settings.max_connections;
+        assert!(most > 200, "{most}");
         let server = stack(&switch, settings);
-        let mut settings = config(CLIENT);
-        settings.set_tcp_buffer((2048, 2048));
-        let client = stack(&switch, settings);
+        let client = stack(&switch, config(CLIENT));
         let mut listener = server.listen(7).unwrap();
-        let mut held = Vec::new();
-        let (mut first, mut last) = (None, None);
+        let (mut held, mut written) = (Vec::new(), Vec::new());
+        let data = vec![7; 300_000];
         for _ in 0..most {
-            let Ok(connected) = client.connect(at(7)).await else { break };
-            let accepted = listener.accept().await.unwrap();
-            last = server.0.with(|engine| engine.flows.iter().next_back().and_then(|(_, flow)| flow.tcp_state()).map(|flow| flow.buffer));
-            first = first.or(last);
+            let mut connected = client.connect(at(7)).await.unwrap();
+            let mut accepted = listener.accept().await.unwrap();
+            // Nobody reads: both directions fill up.
+            let mut both = [0, 0];
+            for stream in [&mut connected, &mut accepted] {
+                while let Ok(length) = time::timeout(Duration::from_millis(5), stream.write(&data)).await {
+                    both[usize::from(stream.local() == at(7))] += length.unwrap();
+                    assert!(server.statistics().tcp_memory <= LIMIT);
+                }
+            }
+            written.push(both);
             held.push((connected, accepted));
-            assert!(server.statistics().tcp_memory <= 16 * 1024 * 1024);
         }
-        assert_eq!((first, last), (Some(65536), Some(4096)));
-        assert!(held.len() > 300, "{}", held.len());
+        assert!(written[0][1] > 100_000 && written.iter().all(|both| both[1] >= 4096), "{written:?}");
+        // The last is served as well as the first.
+        let (connected, accepted) = held.last_mut().unwrap();
+        for (stream, length) in [(accepted, written.last().unwrap()[0]), (connected, written.last().unwrap()[1])] {
+            let mut buffer = vec![0; length];
+            stream.read_exact(&mut buffer).await.unwrap();
+        }
+        drop(held);
+        time::sleep(Duration::from_secs(70)).await;
+        assert!(server.statistics().tcp_memory < LIMIT / 8, "{}", server.statistics().tcp_memory);
     });
 }
 

@@ -132,12 +132,12 @@ fn a_probe_of_a_closed_window_is_answered() {
         for offset in (0..65_536).step_by(1024) {
             peer.send(&TcpRepr { payload: &payload, ..segment(1024, 7, TcpControl::None, 1001 + offset, Some(next)) });
         }
-        assert_eq!(peer.seen().await.last().unwrap().acknowledged, Some(TcpSeqNumber(1001 + 65_536)));
-        let probe = TcpRepr { payload: b"x", ..segment(1024, 7, TcpControl::None, 1001 + 65_536, Some(next)) };
+        assert_eq!(peer.seen().await.last().unwrap().acknowledged, Some(TcpSeqNumber(1001 + 65_535)));
+        let probe = TcpRepr { payload: b"x", ..segment(1024, 7, TcpControl::None, 1001 + 65_535, Some(next)) };
         peer.send(&probe);
         assert_eq!(peer.seen().await.len(), 1);
         // Reading opens the window, which the peer is told.
-        assert_eq!(stream.read(&mut vec![0; 65_536]).await, Ok(65_536));
+        assert_eq!(stream.read(&mut vec![0; 65_536]).await, Ok(65_535));
         assert_eq!(peer.seen().await.len(), 1);
         peer.send(&probe);
         assert_eq!(stream.read(&mut [0; 8]).await, Ok(1));
