@@ -17,6 +17,8 @@ use crate::stack::{Listener, Stream, StreamError, UdpError, UdpSocket};
 mod arp;
 mod limits;
 mod peer;
+mod rfc9293;
+mod rfc_others;
 mod tcp;
 mod udp;
 mod wire;

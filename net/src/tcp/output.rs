@@ -143,7 +143,8 @@ impl Socket {
         }
         // After a timeout one segment is always allowed.
         let allowed = self.congestion.window();
-        if self.flight.has_lost() && (self.flight.bytes() < allowed || self.flight.bytes() == 0) {
+        let repairs = core::mem::take(&mut self.repair);
+        if self.flight.has_lost() && (self.flight.bytes() < allowed || self.flight.bytes() == 0 || repairs) {
             self.waiting_since = now;
             return self.flight.send_lost(now).map(|range| self.compose_range(range, true, now));
         }

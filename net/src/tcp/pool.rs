@@ -177,6 +177,9 @@ impl Ring {
 
     /// Writes bytes `offset` after the first that it holds; there must be room.
     pub(crate) fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let mask = self.storage.len() - 1;
         let start = (self.head + offset) & mask;
         let first = bytes.len().min(self.storage.len() - start);

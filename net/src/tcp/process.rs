@@ -34,6 +34,7 @@ impl Socket {
         self.acknowledged = self.rcv;
         self.edge = self.rcv + self.target.min(usize::from(u16::MAX));
         self.told.0 = self.rcv - 1;
+        self.mark.0 = self.edge;
         self.stamps &= syn.timestamp.is_some();
         self.recent_stamp = syn.timestamp.map_or(0, |stamp| stamp.tsval);
         self.sacks &= syn.sack_permitted;
@@ -174,6 +175,10 @@ impl Socket {
             self.largest_window = self.largest_window.max(window);
             self.told = (start, acknowledges);
         }
+        if window == 0 || former_window == 0 {
+            // An answer is all that can be expected of a closed window (RFC 9293, section 3.8.6.1).
+            self.progress = now;
+        }
         if self.sacks {
             for (left, right) in segment.sack_ranges.into_iter().flatten() {
                 let (left, right) = (Seq(left), Seq(right));
@@ -240,6 +245,7 @@ impl Socket {
         let lost = if advances { self.recovery.is_some() } else { self.duplicates == DUPLICATES && self.recovery.is_none() };
         if lost && self.flight.lose_first() {
             self.begin_recovery();
+            self.repair = true;
         }
     }
 
@@ -258,6 +264,8 @@ impl Socket {
         if self.recovery.is_none() {
             self.recovery = Some(self.next);
             self.congestion.lost();
+            // The first goes at once, whatever is in flight (RFC 5681, section 3.2, step 3).
+            self.repair = true;
         }
     }
 

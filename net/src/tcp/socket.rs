@@ -22,6 +22,9 @@ pub(super) const STAMP: usize = 12;
 const FIRST_BUFFER: usize = 65_535;
 /// For how long an acknowledgement may wait for data to go with it: RFC 1122, section 4.2.3.2, allows half a second.
 pub(super) const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(10);
+/// A window that is filled within this time may be too small: no path that matters has a longer round trip.
+const FAST: Duration = Duration::from_secs(1);
+
 /// The states of RFC 9293, section 3.3.2, but for LISTEN, which is not one of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -101,6 +104,8 @@ pub(crate) struct Socket {
     pub(super) round_trip: RoundTrip,
     /// Recovering from loss until this is acknowledged.
     pub(super) recovery: Option<Seq>,
+    /// A lost segment may be sent again whatever is in flight.
+    pub(super) repair: bool,
     pub(super) duplicates: u32,
     /// What is in flight could have been more, but for congestion.
     pub(super) limited: bool,
@@ -125,8 +130,8 @@ pub(crate) struct Socket {
     pub(super) recent_stamp: u32,
     /// What was acknowledged last (Last.ACK.sent of RFC 7323).
     pub(super) acknowledged: Seq,
-    /// Since when how much was read, to see how fast the application is.
-    measured: (Instant, usize),
+    /// The end of the window that was told at that time, to see how fast it is filled.
+    pub(super) mark: (Seq, Instant),
 
     // What is due, and when.
     pub(super) send_syn: bool,
@@ -177,6 +182,7 @@ impl Socket {
             congestion: Congestion::new(settings.congestion_control, segment),
             round_trip: RoundTrip::new(settings.least_rto),
             recovery: None,
+            repair: false,
             duplicates: 0,
             limited: false,
             probed: false,
@@ -192,7 +198,7 @@ impl Socket {
             discards: false,
             recent_stamp: 0,
             acknowledged: Seq(0),
-            measured: (now, 0),
+            mark: (Seq(0), now),
             send_syn: true,
             send_ack: false,
             send_reset: false,
@@ -292,19 +298,18 @@ impl Socket {
         if self.rx.len() == 0 && self.reassembly.is_empty() {
             self.rx.release(pool);
         }
-        self.grow_window(count, now, pool);
+        self.grow_window(now, pool);
         Read::Bytes(count)
     }
 
-    /// Lets the window grow to twice what the application reads in a round trip.
-    fn grow_window(&mut self, count: usize, now: Instant, pool: &Pool) {
-        self.measured.1 += count;
-        if now - self.measured.0 >= self.round_trip.smoothed().unwrap_or(ACKNOWLEDGEMENT_DELAY).max(Duration::from_millis(1)) {
-            let wanted = 2 * self.measured.1;
-            if wanted > self.target {
-                self.target = wanted.min(2 * self.target).min(pool.share()).max(self.target);
+    /// Lets the window grow when the peer has filled it fast and the application has kept up: then it may be what holds the peer back.
+    fn grow_window(&mut self, now: Instant, pool: &Pool) {
+        let (end, since) = self.mark;
+        if self.rcv >= end {
+            if now <= since + FAST && self.rx.len() <= self.target / 2 {
+                self.target = (2 * self.target).min(pool.share()).max(self.target);
             }
-            self.measured = (now, 0);
+            self.mark = (self.edge, now);
         }
     }
 
@@ -378,9 +383,9 @@ impl Socket {
         self.wake_all();
     }
 
-    /// Wakes the writer when enough room has come.
+    /// Wakes the writer when there is room for an eighth of what may wait: less would wake it for every segment, more would let the path run dry.
     pub(super) fn wake_writer(&mut self, pool: &Pool) {
-        if self.writer.is_some() && self.tx.len() <= self.send_limit(pool) / 3 * 2 {
+        if self.writer.is_some() && self.tx.len() <= self.send_limit(pool) / 8 * 7 {
             self.writer.take().into_iter().for_each(Waker::wake);
         }
     }

@@ -10,11 +10,18 @@ use crate::simulation::Device;
 /// What a test looks at in a TCP segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
+    pub(super) from_port: u16,
     pub(super) to_port: u16,
     pub(super) control: TcpControl,
     pub(super) sequence: TcpSeqNumber,
     pub(super) acknowledged: Option<TcpSeqNumber>,
     pub(super) payload: Vec<u8>,
+    pub(super) window: u16,
+    /// The maximum segment size and the window scale that it tells, and whether it allows selective acknowledgements.
+    pub(super) options: (Option<u16>, Option<u8>, bool),
+    pub(super) sacks: Vec<(u32, u32)>,
+    pub(super) stamp: Option<TcpTimestampRepr>,
+    pub(super) at: Duration,
 }
 
 pub(super) struct Peer {
@@ -22,6 +29,7 @@ pub(super) struct Peer {
     mac: EthernetAddress,
     pub(super) address: Ipv4Addr,
     to: EthernetAddress,
+    server: Ipv4Addr,
 }
 
 pub(super) fn segment(port: u16, to_port: u16, control: TcpControl, sequence: u32, acknowledged: Option<TcpSeqNumber>) -> TcpRepr<'static> {
@@ -33,7 +41,7 @@ pub(super) fn segment(port: u16, to_port: u16, control: TcpControl, sequence: u3
         ack_number: acknowledged,
         window_len: 64000,
         window_scale: if matches!(control, TcpControl::Syn) { Some(7) } else { None },
-        max_seg_size: None,
+        max_seg_size: if matches!(control, TcpControl::Syn) { Some(1460) } else { None },
         sack_permitted: false,
         sack_ranges: [None; 3],
         timestamp: None,
@@ -53,7 +61,7 @@ impl Peer {
     pub(super) fn new_at(switch: &Switch, server: u8, address: Ipv4Addr) -> Self {
         let device = switch.device(1500);
         let mac = EthernetAddress(device.info().mac.0);
-        Self { device, mac, address, to: EthernetAddress([2, 0, 0, 0, 0, server]) }
+        Self { device, mac, address, to: EthernetAddress([2, 0, 0, 0, 0, server]), server: SERVER }
     }
 
     /// Sends an ARP message to everyone.
@@ -90,9 +98,19 @@ impl Peer {
         }
     }
 
+    /// Answers who asks for this peer's address.
+    fn answer_arp(&mut self, message: &[u8]) {
+        let message = ArpRepr::parse(&ArpPacket::new_checked(message).unwrap()).unwrap();
+        if let ArpRepr::EthernetIpv4 { operation: ArpOperation::Request, target_protocol_addr, source_protocol_addr, .. } = message
+            && target_protocol_addr == self.address
+        {
+            self.say(ArpOperation::Reply, self.address, source_protocol_addr);
+        }
+    }
+
     /// An IPv4 frame from `source` to the server with a payload that `fill` writes.
     pub(super) fn packet(&self, source: Ipv4Addr, protocol: IpProtocol, length: usize, fill: impl FnOnce(&mut [u8])) -> Vec<u8> {
-        let ip = Ipv4Repr { src_addr: source, dst_addr: SERVER, next_header: protocol, payload_len: length, hop_limit: 64 };
+        let ip = Ipv4Repr { src_addr: source, dst_addr: self.server, next_header: protocol, payload_len: length, hop_limit: 64 };
         let mut frame = vec![0; 14 + ip.buffer_len() + length];
         let ethernet = EthernetRepr { src_addr: self.mac, dst_addr: self.to, ethertype: EthernetProtocol::Ipv4 };
         ethernet.emit(&mut EthernetFrame::new_unchecked(&mut frame));
@@ -102,7 +120,7 @@ impl Peer {
     }
 
     pub(super) fn tcp_frame(&self, source: Ipv4Addr, tcp: &TcpRepr<'_>) -> Vec<u8> {
-        let (from, to) = (IpAddress::Ipv4(source), IpAddress::Ipv4(SERVER));
+        let (from, to) = (IpAddress::Ipv4(source), IpAddress::Ipv4(self.server));
         self.packet(source, IpProtocol::Tcp, tcp.buffer_len(), |payload| {
             tcp.emit(&mut TcpPacket::new_unchecked(payload), &from, &to, &ChecksumCapabilities::default());
         })
@@ -113,12 +131,44 @@ impl Peer {
         self.device.send(&frame);
     }
 
-    /// The TCP segments that have come by now, anything else left out.
+    /// The TCP segments that have come after a while, anything else left out.
     pub(super) async fn seen(&mut self) -> Vec<Seen> {
         settle().await;
+        self.seen_now()
+    }
+
+    /// The TCP segments that come within `time`, with when each came, to ten milliseconds.
+    pub(super) async fn seen_for(&mut self, time: Duration) -> Vec<Seen> {
+        let (started, mut all) = (time::now(), Vec::new());
+        while started.elapsed() < time {
+            time::sleep(Duration::from_millis(10)).await;
+            let at = started.elapsed();
+            all.extend(self.seen_now().into_iter().map(|seen| Seen { at, ..seen }));
+        }
+        all
+    }
+
+    /// The TCP segments that have come after a millisecond, before anything is delayed for longer.
+    pub(super) async fn seen_now_after_a_moment(&mut self) -> Vec<Seen> {
+        time::sleep(Duration::from_millis(1)).await;
+        self.seen_now()
+    }
+
+    /// Tells the stack with the address given, at that port of the switch, who this is, and talks to it from now on.
+    pub(super) fn introduce_to(&mut self, address: Ipv4Addr, port: u8) {
+        self.server = address;
+        self.to = EthernetAddress([2, 0, 0, 0, 0, port]);
+        self.say(ArpOperation::Request, self.address, address);
+    }
+
+    /// The TCP segments that have come.
+    pub(super) fn seen_now(&mut self) -> Vec<Seen> {
         let mut seen = Vec::new();
         while let Some(frame) = self.device.try_receive() {
             let frame = EthernetFrame::new_checked(&frame[..]).unwrap();
+            if frame.ethertype() == EthernetProtocol::Arp {
+                self.answer_arp(frame.payload());
+            }
             if frame.ethertype() != EthernetProtocol::Ipv4 || frame.dst_addr() != self.mac {
                 continue;
             }
@@ -131,11 +181,17 @@ impl Peer {
             let (from, to) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
             let tcp = TcpRepr::parse(&tcp, &from, &to, &ChecksumCapabilities::default()).unwrap();
             seen.push(Seen {
+                from_port: tcp.src_port,
                 to_port: tcp.dst_port,
                 control: tcp.control,
                 sequence: tcp.seq_number,
                 acknowledged: tcp.ack_number,
                 payload: tcp.payload.to_vec(),
+                window: tcp.window_len,
+                options: (tcp.max_seg_size, tcp.window_scale, tcp.sack_permitted),
+                sacks: tcp.sack_ranges.into_iter().flatten().collect(),
+                stamp: tcp.timestamp,
+                at: Duration::ZERO,
             });
         }
         seen
