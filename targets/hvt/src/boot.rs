@@ -44,7 +44,7 @@ impl fmt::Display for BootError {
 /// Runs the image to its end.
 ///
 /// # Safety
-/// Called once, as the main function of a [`Program`](entry::Program). `heap` has no memory yet, and is the allocator.
+/// Called once, as the main function of a [`Program`](fogbow_x86::entry::Program). `heap` has no memory yet, and is the allocator.
 pub unsafe fn run<S, F>(heap: &'static Heap, image: &Image, start: S) -> !
 where
     S: FnOnce() -> F,
@@ -78,7 +78,7 @@ unsafe fn prepare(heap: &'static Heap) -> Result<(Hvt, String), BootError> {
     let manifest = Manifest::read(manifest.unwrap_or_default()).map_err(BootError::Manifest)?;
     let line = layout::command_line(line.ok_or(BootError::CommandLine)?);
     let frequency = NonZeroU64::new(info.counter_frequency).ok_or(BootError::CounterFrequency)?;
-    let frames = places.ring.as_ref().map(|ring| {
+    let frames = places.shared.as_ref().map(|ring| {
         let ring = core::ptr::with_exposed_provenance::<SharedRing>(ring.start as usize);
         // SAFETY: the page tables map the ring, which begins on a page and is as long as this, for ever; all of it is atomic integers.
         Frames::new(Ring::new(unsafe { &*ring }))

@@ -1,13 +1,13 @@
 //! The hypercalls of Solo5's hvt tender (`hvt_abi.h`): a 32-bit `out` of an argument's address to the port that names the call.
 //!
 //! Each wrapper keeps the argument on the caller's stack; the tender has read and written it when the instruction ends.
-//! Limit: addresses of 32 bits. [`Layout`](crate::layout::Layout) uses no memory beyond 4 GiB, so every reference in an image is such an address.
+//! Limit: addresses of 32 bits. [`Layout`](fogbow_x86::layout::Layout) uses no memory beyond 4 GiB, so every reference in an image is such an address.
 
 use core::arch::asm;
 use core::fmt;
 
-/// The port of hypercall 0, which is none (`HVT_HYPERCALL_PIO_BASE`).
-pub(crate) const PORTS: u16 = 0x500;
+/// The ports that an image uses: from hypercall 0, which is none (`HVT_HYPERCALL_PIO_BASE`), to the ring's doorbell.
+pub(crate) const PORTS: core::ops::Range<u16> = 0x500..DOORBELL + 4;
 
 /// The port that wakes the tender's ring thread (`HVT_RING_KICK_PIO_BASE`).
 const DOORBELL: u16 = 0x600;
@@ -201,7 +201,7 @@ unsafe fn call<T>(call: Hypercall, argument: *mut T) {
         unsafe { asm!("ud2", options(noreturn)) }
     };
     // SAFETY: passed on to the caller.
-    unsafe { out(PORTS + call as u16, address) };
+    unsafe { out(PORTS.start + call as u16, address) };
 }
 
 /// Writes `value` to `port`, with everything in memory before it and nothing read ahead of it.

@@ -1,7 +1,7 @@
 //! The hvt target: an image that Solo5's hvt tender, or Fogbow's own, runs as a small virtual machine.
 //!
 //! The tender loads the image into the machine's memory and starts it in ring 0 of 64-bit mode. The image builds page tables of its own, drops to
-//! ring 3 for good (`entry.rs` says how) and asks the tender for everything by hypercalls; frames go through a ring of shared memory where the tender offers
+//! ring 3 for good (`fogbow-x86` says how) and asks the tender for everything by hypercalls; frames go through a ring of shared memory where the tender offers
 //! one. Source of every constant: `hvt_abi.h` and `hvt_ring.h` of Solo5 v0.12.1.
 //!
 //! How faults end: code and constants cannot be written, nothing but code can be executed, the null page and a guard page under the stack cannot
@@ -18,17 +18,12 @@ extern crate std;
 mod block;
 mod boot;
 mod boot_info;
-mod descriptors;
 mod entry;
-mod fault;
 mod frames;
 mod hypercall;
-mod layout;
 mod net;
-mod paging;
 mod platform;
 mod ring;
-mod time;
 
 pub use block::{BlockDevice, Handle};
 pub use fogbow_solo5::DeviceError;
@@ -38,10 +33,11 @@ pub use net::{Net, Receiver, Transmitter};
 pub mod private {
     //! What [`image!`](crate::image) expands to.
     pub use crate::boot::{end_after_panic, run};
-    pub use crate::entry::{Program, enter};
+    pub use crate::entry::{HANDLERS, prepare};
     pub use core;
     pub use fogbow;
     pub use fogbow_solo5;
+    pub use fogbow_x86::entry::{Program, enter};
 }
 
 use fogbow_solo5::manifest::DeviceKind;
@@ -81,7 +77,7 @@ macro_rules! image {
         }
 
         const _: () = {
-            use $crate::private::{Program, core, enter, run};
+            use $crate::private::{HANDLERS, Program, core, enter, prepare, run};
 
             // SAFETY (of the names): `image.ld` defines these symbols; they are only ever taken the address of.
             unsafe extern "C" {
@@ -101,6 +97,8 @@ macro_rules! image {
                 stack_end: &raw const fogbow_stack_top,
                 end: &raw const fogbow_end,
                 main,
+                prepare,
+                handlers: HANDLERS,
             };
 
             // The tender jumps here with the address of its boot information in RDI, which `enter` wants too.

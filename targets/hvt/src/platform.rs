@@ -11,11 +11,11 @@ use fogbow::time::{Instant, WallTime};
 use fogbow_solo5::device::Devices;
 use fogbow_solo5::manifest::DeviceKind;
 use fogbow_solo5::ready::Readiness;
+use fogbow_x86::time::MonotonicClock;
 use spin::{Mutex, MutexGuard, Once};
 
 use crate::frames::Frames;
 use crate::hypercall;
-use crate::time::MonotonicClock;
 
 /// How long the wall clock goes by the monotonic one before the tender is asked again, in nanoseconds.
 const WALL_CLOCK_AGE: u64 = 1_000_000_000;

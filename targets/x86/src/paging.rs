@@ -8,16 +8,16 @@
 use core::fmt;
 
 /// Bytes in the smallest page.
-pub(crate) const PAGE: u64 = 4 << 10;
+pub const PAGE: u64 = 4 << 10;
 
 /// Bytes in a large page, and bytes that one table of small pages covers.
-pub(crate) const LARGE_PAGE: u64 = 2 << 20;
+pub const LARGE_PAGE: u64 = 2 << 20;
 
 /// Bytes that one page directory covers.
 const DIRECTORY_SPAN: u64 = 1 << 30;
 
 /// Bytes that the one page directory pointer table covers: the highest address that can be mapped.
-pub(crate) const SPAN: u64 = 512 << 30;
+pub const SPAN: u64 = 512 << 30;
 
 const ENTRIES: usize = 512;
 
@@ -33,29 +33,29 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// An entry that points to a table: it forbids nothing, the pages below it decide. A software hypervisor wants accessed and dirty set here too.
-pub(crate) const TABLE_ENTRY: u64 = PRESENT | WRITABLE | USER | ACCESSED | DIRTY;
+pub const TABLE_ENTRY: u64 = PRESENT | WRITABLE | USER | ACCESSED | DIRTY;
 
 /// What a large page is in the tables that the entry code makes: everything is allowed until the final tables are in place.
-pub(crate) const FIRST_LARGE_PAGE: u64 = TABLE_ENTRY | LARGE;
+pub const FIRST_LARGE_PAGE: u64 = TABLE_ENTRY | LARGE;
 
 /// One table of any level.
 #[derive(Clone)]
 #[repr(C, align(4096))]
-pub(crate) struct Table([u64; ENTRIES]);
+pub struct Table([u64; ENTRIES]);
 
 impl Table {
     /// A table without entries.
-    pub(crate) const EMPTY: Self = Self([0; ENTRIES]);
+    pub const EMPTY: Self = Self([0; ENTRIES]);
 }
 
 /// What may be done with a range of memory. Nothing is both writable and executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// Code.
     ReadExecute,
-    /// Constants, and what the tender hands over.
+    /// Constants, and what the host hands over.
     Read,
-    /// Data, heap, stacks and shared rings.
+    /// Data, heap, stacks and memory shared with devices.
     ReadWrite,
     /// Read and written by ring 0 alone: page tables and descriptors.
     Ring0,
@@ -75,7 +75,7 @@ impl Access {
 
 /// Why a range could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PagingError {
+pub enum PagingError {
     /// The range's ends are not multiples of [`PAGE`], lie the wrong way round, or lie beyond [`SPAN`].
     BadRange {
         /// Where the range begins.
@@ -106,13 +106,13 @@ impl core::error::Error for PagingError {}
 
 /// How many tables suffice for mappings of which all below `fine_end` begin and end anywhere, and whose others, at most `others`, lie below `end`.
 #[must_use]
-pub(crate) const fn tables_needed(fine_end: u64, end: u64, others: u64) -> u64 {
+pub const fn tables_needed(fine_end: u64, end: u64, others: u64) -> u64 {
     let roots = 2;
     roots + end.div_ceil(DIRECTORY_SPAN) + fine_end.div_ceil(LARGE_PAGE) + 2 * others
 }
 
 /// Page tables under construction.
-pub(crate) struct PageTables<'a> {
+pub struct PageTables<'a> {
     tables: &'a mut [Table],
     used: usize,
     physical: u64,
@@ -123,7 +123,7 @@ impl<'a> PageTables<'a> {
     ///
     /// # Errors
     /// [`PagingError::OutOfTables`] when not even the root fits, [`PagingError::BadRange`] when `physical` is not the address of a page.
-    pub(crate) fn new(tables: &'a mut [Table], physical: u64) -> Result<Self, PagingError> {
+    pub fn new(tables: &'a mut [Table], physical: u64) -> Result<Self, PagingError> {
         if !physical.is_multiple_of(PAGE) {
             return Err(PagingError::BadRange { start: physical, end: physical });
         }
@@ -134,7 +134,7 @@ impl<'a> PageTables<'a> {
 
     /// The physical address of the root, for CR3.
     #[must_use]
-    pub(crate) const fn root(&self) -> u64 {
+    pub const fn root(&self) -> u64 {
         self.physical
     }
 
@@ -142,7 +142,7 @@ impl<'a> PageTables<'a> {
     ///
     /// # Errors
     /// [`PagingError`]; the tables are then of no use.
-    pub(crate) fn map(&mut self, start: u64, end: u64, access: Access) -> Result<(), PagingError> {
+    pub fn map(&mut self, start: u64, end: u64, access: Access) -> Result<(), PagingError> {
         if start > end || end > SPAN || !start.is_multiple_of(PAGE) || !end.is_multiple_of(PAGE) {
             return Err(PagingError::BadRange { start, end });
         }

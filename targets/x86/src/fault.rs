@@ -1,20 +1,14 @@
-//! Faults: what the processor says about one, in words; and the end of the image.
-//!
-//! [`report`] runs in ring 3 on a stack of its own, so it may use any code of the image that needs no heap.
+//! Faults: what the processor says about one, in words.
 
-use core::fmt::{self, Write};
+use core::fmt;
 
-use fogbow::console::ChunkWriter;
-
-use crate::entry;
-use crate::hypercall;
 use crate::layout::Layout;
 use crate::paging::PAGE;
 
 /// What the entry code writes down about a fault.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub(crate) struct Fault {
+pub struct Fault {
     vector: u64,
     error_code: u64,
     instruction: u64,
@@ -25,15 +19,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    pub(crate) const NONE: Self = Self { vector: 0, error_code: 0, instruction: 0, code_segment: 0, stack: 0, address: 0 };
-}
-
-/// Prints a fault and ends the image.
-pub(crate) extern "C" fn report(fault: &Fault) -> ! {
-    let layout = entry::boot().map(|boot| &boot.layout);
-    // The writer itself never fails.
-    let _ = writeln!(ChunkWriter::new(hypercall::puts), "{}", Report { fault, layout });
-    hypercall::halt(fogbow::status::ABORT)
+    /// No fault: what stands there before one.
+    pub const NONE: Self = Self { vector: 0, error_code: 0, instruction: 0, code_segment: 0, stack: 0, address: 0 };
 }
 
 /// The vector of a page fault.
@@ -45,9 +32,12 @@ const WRITE: u64 = 1 << 1;
 const EXECUTE: u64 = 1 << 4;
 
 /// A fault in words.
-struct Report<'a> {
-    fault: &'a Fault,
-    layout: Option<&'a Layout>,
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// The fault.
+    pub fault: &'a Fault,
+    /// Where the image's parts lie, as far as that is known: addresses are then named.
+    pub layout: Option<&'a Layout>,
 }
 
 impl fmt::Display for Report<'_> {
@@ -135,7 +125,7 @@ const fn kind(vector: u64) -> &'static str {
 mod tests {
     use super::*;
     use crate::layout::{Given, Parts};
-    use std::string::ToString;
+    use std::string::ToString as _;
 
     fn layout() -> Layout {
         let parts = Parts {
@@ -147,7 +137,7 @@ mod tests {
             end: 0x14_0000,
             ring0: 0x13_0000,
         };
-        Layout::new(&parts, &Given { memory: 16 << 20, handed_over: 0x1_0000..0x1_3000, ring: None }).unwrap()
+        Layout::new(&parts, &Given { memory: 16 << 20, handed_over: 0x1_0000..0x1_3000, shared: None }).unwrap()
     }
 
     fn says(vector: u64, error_code: u64, address: u64) -> std::string::String {

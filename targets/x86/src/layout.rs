@@ -1,77 +1,79 @@
-//! Where everything lies in memory, as a pure function of the image and of what the tender says.
+//! Where everything lies in memory, as a pure function of the image and of what its host says.
 //!
-//! From low to high: nothing; what the tender handed over (boot information, manifest, command line); nothing; the image's code and constants; a
-//! guard page; the stack, growing down towards it; the image's data; page tables; the heap up to the end of memory; and, beyond what the tender
-//! calls memory, the ring it shares with the image. The image's own part is as `image.ld` of `fogbow-solo5` lays it out.
+//! From low to high: nothing; what the host handed over (boot information, manifest, command line, tables); nothing; the image's code and constants;
+//! a guard page; the stack, growing down towards it; the image's data; page tables; the heap up to the end of memory; and, beyond what the host calls
+//! memory, what it shares with the image: a ring, or devices. The image's own part is as the target's `image.ld` lays it out.
 
 use core::fmt;
 use core::ops::Range;
 
-use fogbow_solo5::layout::MIN_HEAP;
-
 use crate::paging::{Access, LARGE_PAGE, PAGE, PageTables, PagingError, Table, tables_needed};
 
-/// Hypercalls carry addresses of 32 bits (`hvt_do_hypercall` in `hvt_abi.h`): no memory beyond them is used.
-const HIGHEST: u64 = 1 << 32;
+/// The least heap that an image starts with, in bytes.
+pub const MIN_HEAP: u64 = 64 << 10;
+
+/// Hypercalls of hvt carry addresses of 32 bits (`hvt_do_hypercall` in `hvt_abi.h`), and so do the tables that the entry code makes: no memory beyond
+/// them is used.
+pub const HIGHEST: u64 = 1 << 32;
 
 /// What the linker and the image's own statics say. All are addresses of pages, and all but the last ascend.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts {
+pub struct Parts {
     /// Where the image's code begins.
-    pub(crate) start: u64,
+    pub start: u64,
     /// Where its code ends and its constants begin.
-    pub(crate) code_end: u64,
+    pub code_end: u64,
     /// Where its constants end and the guard page under the stack begins.
-    pub(crate) guard: u64,
+    pub guard: u64,
     /// Where the guard page ends and the stack begins.
-    pub(crate) stack: u64,
+    pub stack: u64,
     /// Where the stack ends and the data begins.
-    pub(crate) stack_end: u64,
+    pub stack_end: u64,
     /// Where the data ends, the zeroed part included.
-    pub(crate) end: u64,
+    pub end: u64,
     /// The page within the data that only ring 0 may touch.
-    pub(crate) ring0: u64,
+    pub ring0: u64,
 }
 
-/// What the tender says.
+/// What the host says.
 #[derive(Clone, Debug)]
-pub(crate) struct Given {
+pub struct Given {
     /// Bytes of memory.
-    pub(crate) memory: u64,
-    /// What the tender handed over, in bytes from any address to any other.
-    pub(crate) handed_over: Range<u64>,
-    /// The ring, which lies beyond the memory.
-    pub(crate) ring: Option<Range<u64>>,
+    pub memory: u64,
+    /// What the host handed over, in bytes from any address to any other.
+    pub handed_over: Range<u64>,
+    /// What is shared with the host, such as a ring or devices, beyond the memory.
+    pub shared: Option<Range<u64>>,
 }
 
 /// Where everything lies: ranges of whole pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    /// What the tender handed over.
-    pub(crate) handed_over: Range<u64>,
+pub struct Layout {
+    /// What the host handed over.
+    pub handed_over: Range<u64>,
     /// Code.
-    pub(crate) code: Range<u64>,
+    pub code: Range<u64>,
     /// Constants.
-    pub(crate) constants: Range<u64>,
+    pub constants: Range<u64>,
     /// The page that nothing may touch.
-    pub(crate) guard: Range<u64>,
+    pub guard: Range<u64>,
     /// The stack.
-    pub(crate) stack: Range<u64>,
+    pub stack: Range<u64>,
     /// Data, which [`ring0`](Self::ring0) is a part of.
-    pub(crate) data: Range<u64>,
+    pub data: Range<u64>,
     /// The descriptors and the stack of ring 0.
-    pub(crate) ring0: Range<u64>,
+    pub ring0: Range<u64>,
     /// Page tables.
-    pub(crate) tables: Range<u64>,
+    pub tables: Range<u64>,
     /// The heap, and the last page: see [`heap_end`](Self::heap_end).
-    pub(crate) heap: Range<u64>,
-    /// The shared ring.
-    pub(crate) ring: Option<Range<u64>>,
+    pub heap: Range<u64>,
+    /// What is shared with the host.
+    pub shared: Option<Range<u64>>,
 }
 
-/// Why an image cannot run with what the tender gave it.
+/// Why an image cannot run with what the host gave it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LayoutError {
+pub enum LayoutError {
     /// There is too little memory.
     TooLittleMemory {
         /// Bytes that there are.
@@ -79,10 +81,10 @@ pub(crate) enum LayoutError {
         /// Bytes that there must be at least.
         needed: u64,
     },
-    /// The tender's boot information, manifest or command line does not lie below the image.
+    /// The boot information, manifest or command line does not lie below the image.
     BadHandover(Range<u64>),
-    /// The tender's ring does not lie beyond the memory, or not on whole pages.
-    BadRing(Range<u64>),
+    /// What is shared does not lie beyond the memory, or not on whole pages.
+    BadShare(Range<u64>),
 }
 
 impl fmt::Display for LayoutError {
@@ -90,13 +92,13 @@ impl fmt::Display for LayoutError {
         match self {
             Self::TooLittleMemory { given, needed } => {
                 let mebibytes = needed.div_ceil(LARGE_PAGE) * 2;
-                write!(f, "{given} bytes of memory are too few, give it {needed} or more: --mem={mebibytes}")
+                write!(f, "{given} bytes of memory are too few, it needs {needed}: give it {mebibytes} MiB")
             }
             Self::BadHandover(Range { start, end }) => {
-                write!(f, "the tender put its boot information at {start:#x}..{end:#x}, where the image lies")
+                write!(f, "the host put its boot information at {start:#x}..{end:#x}, where the image lies")
             }
-            Self::BadRing(Range { start, end }) => {
-                write!(f, "the tender put its ring at {start:#x}..{end:#x}, which is not beyond the memory")
+            Self::BadShare(Range { start, end }) => {
+                write!(f, "the host shares {start:#x}..{end:#x}, which is not beyond the memory")
             }
         }
     }
@@ -108,23 +110,23 @@ impl Layout {
     /// Lays out an image.
     ///
     /// # Errors
-    /// [`LayoutError`] when it cannot be done with what the tender gave.
-    pub(crate) fn new(parts: &Parts, given: &Given) -> Result<Self, LayoutError> {
+    /// [`LayoutError`] when it cannot be done with what the host gave.
+    pub fn new(parts: &Parts, given: &Given) -> Result<Self, LayoutError> {
         let handed_over = page_down(given.handed_over.start)..page_up(given.handed_over.end);
         if handed_over.start < PAGE || handed_over.is_empty() || handed_over.end > parts.start {
             return Err(LayoutError::BadHandover(given.handed_over.clone()));
         }
         let memory = page_down(given.memory.min(HIGHEST));
-        let ring = given.ring.clone().map(|ring| ring.start..page_up(ring.end));
-        if let Some(ring) = &ring
-            && (ring.start < memory || !ring.start.is_multiple_of(PAGE) || ring.is_empty() || ring.end > HIGHEST)
+        let shared = given.shared.clone().map(|shared| shared.start..page_up(shared.end));
+        if let Some(shared) = &shared
+            && (shared.start < memory || !shared.start.is_multiple_of(PAGE) || shared.is_empty() || shared.end > HIGHEST)
         {
-            return Err(LayoutError::BadRing(ring.clone()));
+            return Err(LayoutError::BadShare(shared.clone()));
         }
-        let end = ring.as_ref().map_or(memory, |ring| ring.end);
-        // Two mappings reach beyond the place of the tables: the heap and the ring.
+        let end = shared.as_ref().map_or(memory, |shared| shared.end);
+        // Two mappings reach beyond the place of the tables: the heap and what is shared.
         let tables = parts.end..parts.end + PAGE * tables_needed(parts.end + LARGE_PAGE, end, 2);
-        let needed = tables.end + MIN_HEAP as u64 + PAGE;
+        let needed = tables.end + MIN_HEAP + PAGE;
         if memory < needed {
             return Err(LayoutError::TooLittleMemory { given: given.memory, needed });
         }
@@ -138,13 +140,13 @@ impl Layout {
             ring0: parts.ring0..parts.ring0 + PAGE,
             heap: tables.end..memory,
             tables,
-            ring,
+            shared,
         })
     }
 
-    /// Where the heap ends for the allocator: a page early, since tenders take a buffer that ends where memory ends for one that ends outside.
+    /// Where the heap ends for the allocator: a page early, since some hosts take a buffer that ends where memory ends for one that ends outside.
     #[must_use]
-    pub(crate) const fn heap_end(&self) -> u64 {
+    pub const fn heap_end(&self) -> u64 {
         self.heap.end - PAGE
     }
 
@@ -152,9 +154,9 @@ impl Layout {
     ///
     /// # Errors
     /// [`PagingError`] when parts overlap.
-    pub(crate) fn build_tables(&self, tables: &mut [Table]) -> Result<u64, PagingError> {
+    pub fn build_tables(&self, tables: &mut [Table]) -> Result<u64, PagingError> {
         let mut page_tables = PageTables::new(tables, self.tables.start)?;
-        let ring = self.ring.clone().unwrap_or(0..0);
+        let shared = self.shared.clone().unwrap_or(0..0);
         let parts = [
             (self.handed_over.clone(), Access::Read),
             (self.code.clone(), Access::ReadExecute),
@@ -165,7 +167,7 @@ impl Layout {
             (self.ring0.end..self.data.end, Access::ReadWrite),
             (self.tables.clone(), Access::Ring0),
             (self.heap.clone(), Access::ReadWrite),
-            (ring, Access::ReadWrite),
+            (shared, Access::ReadWrite),
         ];
         for (range, access) in parts {
             page_tables.map(range.start, range.end, access)?;
@@ -200,7 +202,7 @@ mod tests {
     }
 
     fn given(memory: u64, ring: bool) -> Given {
-        Given { memory, handed_over: 0x1_0000..0x1_3a50, ring: ring.then(|| memory..memory + RING) }
+        Given { memory, handed_over: 0x1_0000..0x1_3a50, shared: ring.then(|| memory..memory + RING) }
     }
 
     proptest! {
@@ -226,7 +228,7 @@ mod tests {
                         prop_assert!(pair[0].end <= pair[1].start);
                     }
                     prop_assert_eq!(layout.heap.end, memory);
-                    prop_assert!(layout.heap_end() - layout.heap.start >= MIN_HEAP as u64);
+                    prop_assert!(layout.heap_end() - layout.heap.start >= MIN_HEAP);
                     let count = (layout.tables.end - layout.tables.start) / PAGE;
                     let mut tables = vec![Table::EMPTY; count as usize];
                     prop_assert_eq!(layout.build_tables(&mut tables), Ok(layout.tables.start));
@@ -255,14 +257,14 @@ mod tests {
     fn impossible_gifts_are_refused_with_the_reason() {
         let parts = parts(15, 4, 10);
         let error = Layout::new(&parts, &given(1 << 20, false)).unwrap_err();
-        assert!(error.to_string().ends_with("--mem=2"), "{error}");
+        assert!(error.to_string().ends_with("give it 2 MiB"), "{error}");
         for handed_over in [0..0x5000, 0x1000..0x10_0001, 0x2000..0x2000] {
             let given = Given { handed_over, ..given(4 << 20, false) };
             assert!(matches!(Layout::new(&parts, &given), Err(LayoutError::BadHandover(_))));
         }
         for ring in [0x10_0000..0x11_0000, 4 << 20..u64::MAX, (4 << 20) + 1..(4 << 20) + RING] {
-            let given = Given { ring: Some(ring), ..given(4 << 20, false) };
-            assert!(matches!(Layout::new(&parts, &given), Err(LayoutError::BadRing(_))));
+            let given = Given { shared: Some(ring), ..given(4 << 20, false) };
+            assert!(matches!(Layout::new(&parts, &given), Err(LayoutError::BadShare(_))));
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The monotonic clock: the processor's time stamp counter at the frequency that the tender states.
+//! The monotonic clock: the processor's time stamp counter at a frequency that the target knows.
 //!
-//! Limit: the counter must be invariant, which the tender vouches for (`cpu_cycle_freq` in `hvt_abi.h`).
+//! Limit: the counter must be invariant, which the target vouches for.
 
 use core::cell::Cell;
 use core::num::NonZeroU64;
@@ -9,7 +9,7 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// A counter's rate as a fixed-point number: nanoseconds per tick times 2^`shift`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub struct Rate {
     multiplier: u64,
     shift: u32,
 }
@@ -17,7 +17,8 @@ pub(crate) struct Rate {
 impl Rate {
     /// The rate of a counter with `frequency` ticks per second, with the largest shift whose multiplier fits: 2^63 ticks of a counter of 1 GHz or
     /// more are off by less than a nanosecond.
-    pub(crate) fn new(frequency: NonZeroU64) -> Self {
+    #[must_use]
+    pub fn new(frequency: NonZeroU64) -> Self {
         let mut shift = 64;
         loop {
             match u64::try_from((NANOS_PER_SECOND << shift) / u128::from(frequency.get())) {
@@ -29,7 +30,7 @@ impl Rate {
     }
 
     /// Nanoseconds that `ticks` take, rounded down; `u64::MAX` if they are more than fit.
-    pub(crate) fn nanos(self, ticks: u64) -> u64 {
+    pub fn nanos(self, ticks: u64) -> u64 {
         let nanos = (u128::from(ticks) * u128::from(self.multiplier)) >> self.shift;
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
@@ -37,7 +38,7 @@ impl Rate {
 
 /// Nanoseconds since the clock was made. It never goes back, not even when the counter does, as it may on a machine that was moved.
 #[derive(Debug)]
-pub(crate) struct MonotonicClock {
+pub struct MonotonicClock {
     rate: Rate,
     start: u64,
     latest: Cell<u64>,
@@ -45,12 +46,12 @@ pub(crate) struct MonotonicClock {
 
 impl MonotonicClock {
     /// A clock at 0 for a counter of `frequency` ticks per second that stands at `counter`.
-    pub(crate) fn new(frequency: NonZeroU64, counter: u64) -> Self {
+    pub fn new(frequency: NonZeroU64, counter: u64) -> Self {
         Self { rate: Rate::new(frequency), start: counter, latest: Cell::new(0) }
     }
 
     /// The time when the counter stands at `counter`.
-    pub(crate) fn read(&self, counter: u64) -> u64 {
+    pub fn read(&self, counter: u64) -> u64 {
         let nanos = self.rate.nanos(counter.saturating_sub(self.start));
         self.latest.set(self.latest.get().max(nanos));
         self.latest.get()
