@@ -31,6 +31,8 @@ pub mod encryption;
 mod error;
 #[cfg(any(test, feature = "simulation"))]
 pub mod fault;
+#[cfg(feature = "layers")]
+pub mod layers;
 #[cfg(feature = "partition")]
 pub mod partition;
 mod ram;

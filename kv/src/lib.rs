@@ -2,7 +2,7 @@
 //!
 //! A store maps keys, which are paths such as `pages/index.html`, to values, which are bytes. A prefix of keys is a dictionary: it exists while a
 //! value lies below it. Applications are written against [`ReadOnly`] and [`ReadWrite`]; the stores here are [`Embedded`], built into the image
-//! from a directory, and [`Memory`]. The unix target adds the host's directories.
+//! from a directory, and [`Memory`]; `tar`, a feature, is an archive on a block device. The unix target adds the host's directories.
 //!
 //! A value is read whole ([`get`](ReadOnly::get)), in ranges, or, when it is large, as a stream ([`read`](ReadOnly::read)); it is set from a slice or
 //! from a stream ([`set_stream`](ReadWrite::set_stream)). Several changes become one with [`batch`](ReadWrite::batch).
@@ -30,12 +30,16 @@ mod error;
 pub mod key;
 mod memory;
 mod stream;
+#[cfg(feature = "tar")]
+pub mod tar;
 
 pub use embedded::Embedded;
 pub use error::{ReadError, StreamError, WriteError};
 pub use key::{Key, KeyError};
 pub use memory::Memory;
 pub use stream::Slice;
+#[cfg(feature = "tar")]
+pub use tar::Tar;
 
 /// What a key leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +69,21 @@ impl Digest {
     pub fn of(value: &[u8]) -> Self {
         use sha2::Digest as _;
         Self(sha2::Sha256::digest(value).into())
+    }
+
+    /// The digest of all that `value` gives.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub async fn of_stream<R: Read>(value: &mut R) -> Result<Self, R::Error> {
+        use sha2::Digest as _;
+        let (mut digest, mut part) = (sha2::Sha256::new(), alloc::vec![0; 16 * 1024]);
+        loop {
+            match value.read(&mut part).await? {
+                0 => return Ok(Self(digest.finalize().into())),
+                count => digest.update(&part[..count]),
+            }
+        }
     }
 }
 

@@ -95,6 +95,9 @@ pub(crate) struct RunArgs {
     /// The file that a block device is
     #[arg(long, value_name = "NAME=FILE", value_parser = named::<String>)]
     pub(crate) block: Vec<(String, String)>,
+    /// Make the files of --block that do not exist, of this size: bytes, or 64K, 64M, 64G
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "block")]
+    pub(crate) create: Option<u64>,
     /// The image's memory in megabytes
     #[arg(long, value_name = "MB")]
     pub(crate) mem: Option<u32>,
@@ -104,6 +107,22 @@ pub(crate) struct RunArgs {
     /// The image's own arguments; `-- --help` lists them
     #[arg(last = true)]
     pub(crate) arguments: Vec<String>,
+}
+
+/// Reads a size of whole sectors: a number of bytes, or of binary kilo-, mega- or gigabytes.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1 << 10),
+        Some((at, 'M' | 'm')) => (&text[..at], 1 << 20),
+        Some((at, 'G' | 'g')) => (&text[..at], 1 << 30),
+        _ => (text, 1_u64),
+    };
+    let size = digits.parse().ok().and_then(|number: u64| number.checked_mul(unit)).ok_or("write a size such as 64M, 512K or 1048576")?;
+    let sector = u64::from(fogbow_tender::options::DEFAULT_SECTOR_SIZE);
+    if size == 0 || !size.is_multiple_of(sector) || i64::try_from(size).is_err() {
+        return Err(format!("a block device has whole sectors of {sector} bytes, one at least: write a multiple of {sector}"));
+    }
+    Ok(size)
 }
 
 /// Reads `NAME=VALUE`.
@@ -134,11 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn sizes_have_units() {
+        assert_eq!([size("512"), size("3K"), size("64M"), size("2G")], [Ok(512), Ok(3 << 10), Ok(64 << 20), Ok(2 << 30)]);
+    }
+
+    #[test]
     fn mistakes_are_refused() {
         for line in [
             &["xtask", "build", "http"][..],
             &["xtask", "build", "http", "-t", "xen"],
             &["xtask", "run", "http", "-t", "spt", "--net", "tap0"],
+            &["xtask", "run", "block", "-t", "spt", "--create", "64M"],
+            &["xtask", "run", "block", "-t", "spt", "--block", "disk=a.img", "--create", "0"],
+            &["xtask", "run", "block", "-t", "spt", "--block", "disk=a.img", "--create", "1000"],
+            &["xtask", "run", "block", "-t", "spt", "--block", "disk=a.img", "--create", "99999999999G"],
+            &["xtask", "run", "block", "-t", "spt", "--block", "disk=a.img", "--create", "M"],
         ] {
             assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
         }

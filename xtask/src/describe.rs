@@ -34,6 +34,8 @@ struct Device {
     name: String,
     kind: &'static str,
     implementation: &'static str,
+    /// Over a block device, from the bottom up.
+    layers: Vec<&'static str>,
     source: Option<String>,
 }
 
@@ -67,6 +69,7 @@ impl Description {
             name: device.device.name.clone(),
             kind: device.device.kind.name(),
             implementation: device.implementation.describe(resolved.target),
+            layers: device.device.layers.iter().map(|layer| layer.name()).collect(),
             source: device.device.source.clone(),
         });
         let arguments = resolved.groups.iter().flat_map(|group| {
@@ -133,7 +136,8 @@ impl fmt::Display for Description {
             .map(|d| {
                 let source = d.source.as_ref().filter(|_| d.implementation != "in memory, empty at start");
                 let source = source.map_or_else(String::new, |source| format!(" ({source}/)"));
-                [d.name.clone(), d.kind.to_owned(), format!("{}{source}", d.implementation)]
+                let layers: String = d.layers.iter().map(|layer| format!(", {layer}")).collect();
+                [d.name.clone(), d.kind.to_owned(), format!("{}{layers}{source}", d.implementation)]
             })
             .collect();
         table(f, &devices)?;

@@ -13,6 +13,11 @@
 //! name = "htdocs"
 //! source = "htdocs"             # kv only: a directory, seen from this file
 //!
+//! [[device]]
+//! kind = "block"
+//! name = "disk"
+//! layers = ["partition", "cache"]   # block only, from the bottom up: partition, read_only, xts, authenticated, cache
+//!
 //! [[arg]]                       # read with fogbow::arguments
 //! name = "port"
 //! default = "80"                # left out: the argument may be left out, and then has no value
@@ -64,6 +69,18 @@ pub(crate) struct Device {
     pub(crate) kind: Kind,
     /// A directory, as written: relative to the file.
     pub(crate) source: Option<String>,
+    /// What lies over a block device, from the bottom up.
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// A layer over a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    Partition,
+    ReadOnly,
+    Xts,
+    Authenticated,
+    Cache,
 }
 
 /// What a device is for the application.
@@ -143,7 +160,7 @@ impl Optimize {
 }
 
 impl Device {
-    const FIELDS: [&'static str; 3] = ["kind", "name", "source"];
+    const FIELDS: [&'static str; 4] = ["kind", "name", "source", "layers"];
 
     fn read(mut table: Table<'_>) -> Result<(Self, usize), Problem> {
         let line = table.line();
@@ -170,8 +187,43 @@ impl Device {
             }
             _ => {}
         }
+        let layers = Layer::read(&mut table, known, &context)?;
         table.finish(&context)?;
-        Ok((Self { name: name.value, kind: known, source: source.map(|source| source.value) }, line))
+        Ok((Self { name: name.value, kind: known, source: source.map(|source| source.value), layers }, line))
+    }
+}
+
+impl Layer {
+    const ALL: [Self; 5] = [Self::Partition, Self::ReadOnly, Self::Xts, Self::Authenticated, Self::Cache];
+    const NAMES: [&'static str; 5] = ["partition", "read_only", "xts", "authenticated", "cache"];
+
+    /// Its name, which is the function's that opens it too.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Partition => "partition",
+            Self::ReadOnly => "read_only",
+            Self::Xts => "xts",
+            Self::Authenticated => "authenticated",
+            Self::Cache => "cache",
+        }
+    }
+
+    fn read(table: &mut Table<'_>, kind: Kind, context: &str) -> Result<Vec<Self>, Problem> {
+        let mut layers = Vec::new();
+        for name in table.strings("layers")? {
+            if kind != Kind::Block {
+                return Err(name.problem(format!("{context}a {kind} device has no layers: leave them out (block devices have them)")));
+            }
+            let found = Self::ALL.into_iter().find(|layer| layer.name() == name.value);
+            let layer = found.ok_or_else(|| {
+                name.problem(format!("{context}unknown layer \"{}\": {}", name.value, suggest::hint(&name.value, &Self::NAMES)))
+            })?;
+            if layers.contains(&layer) {
+                return Err(name.problem(format!("{context}the layer {} is there twice: leave one out", name.value)));
+            }
+            layers.push(layer);
+        }
+        Ok(layers)
     }
 }
 

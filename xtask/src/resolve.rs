@@ -7,7 +7,7 @@ use anyhow::{bail, ensure};
 use fogbow_tender::elf;
 use fogbow_tender::manifest::DeviceKind;
 
-use crate::manifest::{Argument, Device, Kind, Manifest};
+use crate::manifest::{Argument, Device, Kind, Layer, Manifest};
 use crate::suggest;
 
 /// What an image is built for.
@@ -254,6 +254,16 @@ fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Ve
         let own = format!("{}-", device.name);
         if *implementation == Implementation::DirectStack {
             groups.push(declared(&owner, prefix, "fogbow_net::direct::ARGUMENTS", fogbow_net::direct::ARGUMENTS));
+        }
+        for layer in &device.layers {
+            let (path, arguments) = match layer {
+                Layer::Partition => ("fogbow_block::layers::PARTITION_ARGUMENTS", fogbow_block::layers::PARTITION_ARGUMENTS),
+                Layer::Xts => ("fogbow_block::layers::XTS_ARGUMENTS", fogbow_block::layers::XTS_ARGUMENTS),
+                Layer::Authenticated => ("fogbow_block::layers::AUTHENTICATED_ARGUMENTS", fogbow_block::layers::AUTHENTICATED_ARGUMENTS),
+                Layer::Cache => ("fogbow_block::layers::CACHE_ARGUMENTS", fogbow_block::layers::CACHE_ARGUMENTS),
+                Layer::ReadOnly => continue,
+            };
+            groups.push(declared(&owner, &own, path, arguments));
         }
         match (target, implementation) {
             (Target::Unix, Implementation::DirectStack | Implementation::Frames) => {

@@ -18,6 +18,7 @@ use crate::resolve::{StackChoice, Target};
 use crate::tender;
 use crate::workspace::Workspace;
 
+mod disks;
 mod plan;
 mod ports;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
     let tender = if target.is_image() { Some(tender(workspace, args, progress)?) } else { None };
     // After all that takes long, so that a port that is free now is free when it is bound.
     let plan = Plan::new(&built.resolved, args, ports::is_free)?;
+    disks::prepare(&args.block, args.create, progress)?;
     let mut command = command(&built, tender, &plan)?;
     progress.say("Running", shell_line(&command));
     if !progress.is_quiet() {

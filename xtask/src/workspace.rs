@@ -24,6 +24,7 @@ pub(crate) enum Library {
     Runtime,
     Net,
     Kv,
+    Block,
     Target(&'static str),
 }
 
@@ -33,6 +34,7 @@ impl Library {
             Self::Runtime => "fogbow".to_owned(),
             Self::Net => "fogbow-net".to_owned(),
             Self::Kv => "fogbow-kv".to_owned(),
+            Self::Block => "fogbow-block".to_owned(),
             Self::Target(name) => format!("fogbow-{name}"),
         }
     }
@@ -42,6 +44,7 @@ impl Library {
             Self::Runtime => "runtime".to_owned(),
             Self::Net => "net".to_owned(),
             Self::Kv => "kv".to_owned(),
+            Self::Block => "block".to_owned(),
             Self::Target(name) => format!("targets/{name}"),
         }
     }

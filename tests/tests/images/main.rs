@@ -1,6 +1,7 @@
 //! Every example on every target, with real clients.
 #![forbid(unsafe_code)]
 
+mod block;
 mod clock;
 mod echo;
 mod faults;
@@ -14,7 +15,8 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = [hello::trials(), clock::trials(), echo::trials(), http::trials(), faults::trials(), user_network::trials()];
+    let trials =
+        [hello::trials(), clock::trials(), block::trials(), echo::trials(), http::trials(), faults::trials(), user_network::trials()];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
 

@@ -1,11 +1,13 @@
 //! `Cargo.toml` and `Cargo.lock` of a generated crate.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use crate::application::Application;
 use crate::files;
+use crate::manifest::Layer;
 use crate::resolve::{Implementation, Resolved};
 use crate::workspace::{Library, Workspace};
 
@@ -54,16 +56,27 @@ pub(super) fn seed_lock(workspace: &Workspace, directory: &Path) -> anyhow::Resu
 }
 
 /// The libraries that generated code names, with the features it needs.
-fn libraries(resolved: &Resolved) -> Vec<(Library, &'static str)> {
+fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
     let has = |implementation| resolved.devices.iter().any(|device| device.implementation == implementation);
-    let mut libraries = vec![(Library::Runtime, "")];
+    let mut libraries = vec![(Library::Runtime, String::new())];
     if has(Implementation::DirectStack) {
-        libraries.push((Library::Net, ", features = [\"direct\"]"));
+        libraries.push((Library::Net, ", features = [\"direct\"]".to_owned()));
+    }
+    let layers = || resolved.devices.iter().flat_map(|device| &device.device.layers);
+    if layers().next().is_some() {
+        let features = layers().filter_map(|layer| match layer {
+            Layer::Partition => Some("partition"),
+            Layer::Xts | Layer::Authenticated => Some("encryption"),
+            Layer::Cache => Some("cache"),
+            Layer::ReadOnly => None,
+        });
+        let features: BTreeSet<_> = features.chain(["layers"]).collect();
+        libraries.push((Library::Block, format!(", features = {features:?}").replace('{', "[").replace('}', "]")));
     }
     if has(Implementation::Embedded) || has(Implementation::Memory) {
-        libraries.push((Library::Kv, ""));
+        libraries.push((Library::Kv, String::new()));
     }
-    libraries.push((Library::Target(resolved.target.name()), ""));
+    libraries.push((Library::Target(resolved.target.name()), String::new()));
     libraries
 }
 

@@ -135,7 +135,13 @@ fn open(device: &ResolvedDevice, target: Target) -> String {
             device.prefix
         ),
         Implementation::Frames => format!("    let {name} = {target}::net({name:?}).{failed}?;\n"),
-        Implementation::Block => format!("    let {name} = {target}::block({name:?}).{failed}?;\n"),
+        Implementation::Block => {
+            let opened = format!("    let {name} = {target}::block({name:?}).{failed}?;\n");
+            device.device.layers.iter().fold(opened, |mut text, layer| {
+                let _ = writeln!(text, "    let {name} = fogbow_block::layers::{}({name}, {name:?}).await?;", layer.name());
+                text
+            })
+        }
         Implementation::Embedded => format!("    let {name} = Embedded::new(&{}::ENTRIES);\n", embed::module(&device.device)),
         Implementation::Directory => format!(
             "    let {name} = fogbow::arguments::parse::<String>(\"{name}-directory\")?;\n    let {name} = Directory::open({name}).{failed}?;\n"

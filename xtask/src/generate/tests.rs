@@ -115,6 +115,25 @@ fn a_stack_over_a_tap_has_the_arguments_of_both() {
 }
 
 #[test]
+fn layers_lie_over_their_device_in_order() {
+    let text = "name = \"app\"\ndevice = [{ kind = \"block\", name = \"disk\", layers = [\"partition\", \"xts\", \"read_only\"] }]\n";
+    let (_directory, generated, main) = generate_app(text, Target::Spt, &[]);
+    let lines: Vec<_> = main.lines().map(str::trim).filter(|line| line.starts_with("let disk")).collect();
+    assert_eq!(
+        lines,
+        [
+            "let disk = fogbow_spt::block(\"disk\").map_err(|error| StartError::new(\"disk\", error))?;",
+            "let disk = fogbow_block::layers::partition(disk, \"disk\").await?;",
+            "let disk = fogbow_block::layers::xts(disk, \"disk\").await?;",
+            "let disk = fogbow_block::layers::read_only(disk, \"disk\").await?;",
+        ]
+    );
+    assert!(main.contains("Group { prefix: \"disk-\", arguments: fogbow_block::layers::XTS_ARGUMENTS }"), "{main}");
+    let manifest = fs::read_to_string(generated.directory.join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("features = [\"encryption\", \"layers\", \"partition\"]"), "{manifest}");
+}
+
+#[test]
 fn an_application_without_devices_needs_little() {
     let (_directory, _generated, main) = generate_app("name = \"app\"", Target::Spt, &[]);
     assert!(main.contains("use fogbow::arguments::COMMON;\n"), "{main}");

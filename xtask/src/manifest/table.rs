@@ -70,6 +70,21 @@ impl<'t> Table<'t> {
         }
     }
 
+    /// A list of texts; empty when it is not there.
+    pub(super) fn strings(&mut self, field: &'static str) -> Result<Vec<Located<String>>, Problem> {
+        let text = self.text;
+        let Some((value, line)) = self.take(field) else { return Ok(Vec::new()) };
+        let DeValue::Array(array) = value else { return Err(wrong_type(field, &value, "a list of texts", "[\"...\"]", line)) };
+        let strings = array.into_iter().map(|element| {
+            let line = line_at(text, element.span().start);
+            match element.into_inner() {
+                DeValue::String(value) => Ok(Located { value: value.into_owned(), line }),
+                other => Err(wrong_type(field, &other, "text", "[\"...\"]", line)),
+            }
+        });
+        strings.collect()
+    }
+
     /// A boolean; false when it is not there.
     pub(super) fn boolean(&mut self, field: &'static str) -> Result<bool, Problem> {
         match self.take(field) {

@@ -53,12 +53,12 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
     let text = HTTP.replace("source =", "sorce =");
     assert_eq!(
         problem(&text),
-        (11, "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, source)".into())
+        (11, "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, source, layers)".into())
     );
     let text = HTTP.replace("source = \"htdocs\"", "");
     assert_eq!(problem(&text), (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds".into()));
     let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
-    assert_eq!(problem(&text), (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, source)".into()));
+    assert_eq!(problem(&text), (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, source, layers)".into()));
     let text = HTTP.replace("doc =", "dok =");
     assert_eq!(
         problem(&text),
@@ -93,6 +93,22 @@ fn wrong_values_are_explained() {
         assert_eq!(problem(&text), (line, message.into()), "{from} -> {to}");
     }
     assert!(problem("name = ").1.starts_with("this is not TOML: "));
+}
+
+#[test]
+fn layers_are_named_in_their_order_and_belong_to_block_devices() {
+    const DISK: &str = "name = \"a\"\n[[device]]\nkind = \"block\"\nname = \"disk\"\nlayers = [\"partition\", \"cache\"]\n";
+    assert_eq!(Manifest::parse(DISK).unwrap().devices[0].layers, [Layer::Partition, Layer::Cache]);
+    for (from, to, message) in [
+        ("\"cache\"", "\"cahce\"", "device 'disk': unknown layer \"cahce\": did you mean \"cache\"?"),
+        ("\"cache\"", "\"partition\"", "device 'disk': the layer partition is there twice: leave one out"),
+        ("\"cache\"", "7", "layers is a value of type integer, and text is wanted"),
+        ("\"block\"", "\"net\"", "device 'disk': a net device has no layers: leave them out"),
+        ("[\"partition\", \"cache\"]", "\"cache\"", "layers is a value of type string, and a list of texts is wanted"),
+    ] {
+        let (line, found) = problem(&DISK.replacen(from, to, 1));
+        assert!(line == 5 && found.starts_with(message), "{line}: {found}");
+    }
 }
 
 #[test]

@@ -1,0 +1,174 @@
+use super::*;
+use fogbow::simulation::Simulation;
+use fogbow_block::Ram;
+use fogbow_block::fault::{FaultDisk, Survivors};
+use proptest::prelude::*;
+use std::process::Command;
+
+const SECTORS: u64 = 600;
+
+fn key(text: &str) -> Key<'_> {
+    Key::new(text).unwrap()
+}
+
+fn disk(sector_size: usize) -> FaultDisk {
+    FaultDisk::new(Ram::new("disk", sector_size, SECTORS * 512 / sector_size as u64).unwrap(), 1)
+}
+
+async fn fill_disk(disk: &impl Block, bytes: &[u8]) {
+    let mut image = bytes.to_vec();
+    image.resize(SECTORS as usize * 512, 0);
+    disk.write(0, &image).await.unwrap();
+}
+
+/// Each key with its value.
+async fn contents<B: Block>(store: &Tar<B>) -> Vec<(String, Vec<u8>)> {
+    let keys: Vec<String> = store.0.members.borrow().keys().cloned().collect();
+    let mut found = Vec::new();
+    for text in keys {
+        let value = store.get(key(&text)).await.unwrap();
+        found.push((text, value));
+    }
+    found
+}
+
+/// What `tar` makes of a directory, in each format, is read, long names among it.
+#[test]
+fn reads_what_tar_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    // The longest that ustar has room for is a name of 100 bytes below a prefix of 155.
+    let long = std::format!("{}/{}", "d".repeat(90), "n".repeat(95));
+    for (name, value) in [("a", "1"), ("b/c", "two"), (long.as_str(), "three")] {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, value).unwrap();
+    }
+    std::os::unix::fs::symlink("a", directory.path().join("link")).unwrap();
+    for format in ["gnu", "pax", "ustar"] {
+        let mut command = Command::new("tar");
+        command.args([&std::format!("--format={format}"), "-cf", "-", "-C"]).arg(directory.path()).arg(".");
+        let archive = command.output().unwrap().stdout;
+        let long = long.clone();
+        Simulation::new(1).block_on(async move {
+            let disk = disk(512);
+            fill_disk(&disk, &archive).await;
+            let store = Tar::open(disk).await.unwrap();
+            let expected = [("a".into(), b"1".to_vec()), ("b/c".into(), b"two".to_vec()), (long, b"three".to_vec())];
+            assert_eq!(contents(&store).await, expected, "{format}");
+            assert_eq!(store.get_partial(key("b/c"), 1, 9).await.unwrap(), b"wo");
+            assert_eq!(store.exists(key("b")).await, Ok(Some(Kind::Dictionary)));
+            assert_eq!(store.exists(key("link")).await, Ok(None));
+            assert_eq!(store.digest(key("a")).await, Ok(Digest::of(b"1")));
+        });
+    }
+}
+
+/// What is appended is there for the next who opens it, and for `tar`.
+#[test]
+fn tar_reads_what_is_appended() {
+    for sector_size in [512, 4096] {
+        let long = std::format!("{}/{}", "d".repeat(90), "n".repeat(120));
+        let value: Vec<u8> = (0..150_000).map(|index| (index / 3) as u8).collect();
+        let (text, expected) = (long.clone(), value.clone());
+        let image = Simulation::new(1).block_on(async move {
+            let disk = disk(sector_size);
+            let store = Tar::open(disk.clone()).await.unwrap();
+            store.set(key("a/b"), b"former").await.unwrap();
+            assert_eq!(store.set_stream(key(&text), &mut &expected[..]).await, Ok(150_000));
+            store.set(key("a/b"), b"latter").await.unwrap();
+            store.allocate(key("zeros"), 700).await.unwrap();
+            store.set(key("empty"), b"").await.unwrap();
+            assert!(matches!(store.set(key("a"), b"").await, Err(WriteError::Conflict(_))));
+            assert!(matches!(store.remove(key("a")).await, Err(WriteError::Unsupported { .. })));
+            assert!(matches!(store.set(key("big"), &std::vec![0; 200_000]).await, Err(WriteError::NoSpace(_))));
+            let again = Tar::open(disk.clone()).await.unwrap();
+            assert_eq!(contents(&again).await, contents(&store).await);
+            let mut reader = again.read(key(&text)).await.unwrap();
+            let mut back = std::vec![0; 150_000];
+            reader.read_exact(&mut back).await.unwrap();
+            assert!(back == expected && reader.read(&mut [0]).await == Ok(0));
+            let mut image = std::vec![0; SECTORS as usize * 512];
+            disk.read(0, &mut image).await.unwrap();
+            image
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let archive = directory.path().join("disk.img");
+        std::fs::write(&archive, image).unwrap();
+        let output = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(directory.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(std::fs::read(directory.path().join("a/b")).unwrap(), b"latter");
+        assert!(std::fs::read(directory.path().join(&long)).unwrap() == value);
+        assert_eq!(std::fs::read(directory.path().join("zeros")).unwrap(), [0; 700]);
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_refused() {
+    Simulation::new(1).block_on(async {
+        let noise = disk(512);
+        fill_disk(&noise, &[7; 512]).await;
+        assert!(matches!(Tar::open(noise).await, Err(TarError::Header { offset: 0, .. })));
+        for (names, expected) in [(["a", "a/b"], "below another"), (["a", "../b"], "'../b' cannot be a key")] {
+            let archive = disk(512);
+            let headers = names.map(|name| Header::write(name, 0, WallTime::default())).concat();
+            fill_disk(&archive, &headers).await;
+            let error = Tar::open(archive).await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let endless = disk(512);
+        fill_disk(&endless, &Header::write("a", header::LARGEST, WallTime::default())).await;
+        assert!(Tar::open(endless).await.is_err());
+    });
+}
+
+/// The power fails at every sector written, and what is left of the cache is drawn: the archive opens, with what had been set and perhaps what was
+/// being set.
+#[test]
+fn a_power_cut_leaves_a_value_or_not() {
+    Simulation::new(1).block_on(async {
+        let long = std::format!("{}/{}", "d".repeat(90), "n".repeat(120));
+        for (sector_size, cut) in [512, 4096].into_iter().flat_map(|size| (0..30).map(move |cut| (size, cut))) {
+            let disk = disk(sector_size);
+            let store = Tar::open(disk.clone()).await.unwrap();
+            store.set(key("a"), b"first").await.unwrap();
+            let before = contents(&store).await;
+            disk.cut_after(cut);
+            let mut after = before.clone();
+            after.push((long.clone(), std::vec![3; 5000]));
+            let is_set = store.set(key(&long), &[3; 5000]).await.is_ok();
+            for seed in 0..20 {
+                let left = Tar::open(disk.power_cut(Survivors::Random(seed))).await.unwrap();
+                let found = contents(&left).await;
+                assert!(found == after || (found == before && !is_set), "{sector_size} {cut} {seed}");
+            }
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever headers say, opening ends, and nothing that is not on the device is read.
+    #[test]
+    fn damaged_archives_are_errors_or_read(changes in proptest::collection::vec((0_usize..4096, any::<u8>()), 0..12), fix in any::<bool>()) {
+        Simulation::new(1).block_on(async move {
+            let disk = disk(512);
+            let store = Tar::open(disk.clone()).await.unwrap();
+            store.set(key("a"), &[1; 700]).await.unwrap();
+            store.set(key(&"n".repeat(150)), &[2; 100]).await.unwrap();
+            let mut image = std::vec![0; 4096];
+            disk.read(0, &mut image).await.unwrap();
+            for (at, byte) in changes {
+                image[at] = byte;
+            }
+            if fix {
+                // A right checksum lets what else is wrong through.
+                let sum: u32 = (0..512).map(|at| if (148..156).contains(&at) { 32 } else { u32::from(image[at]) }).sum();
+                image[148..156].copy_from_slice(std::format!("{sum:06o}\0 ").as_bytes());
+            }
+            disk.write(0, &image).await.unwrap();
+            if let Ok(store) = Tar::open(disk).await {
+                contents(&store).await;
+            }
+        });
+    }
+}

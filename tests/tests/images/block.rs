@@ -1,0 +1,95 @@
+//! Block devices: what one target writes is there, on the host and for the others.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use fogbow_tests::builder::{Place, Run};
+use fogbow_tests::guest::Ended;
+use libtest_mimic::Trial;
+
+const SECTOR: u64 = 512;
+
+/// Not a multiple of what our tenders move at once: the end of the device is reached in smaller steps.
+const SECTORS: u64 = 8 * 2048 + 100;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let places = [Place::Unix, Place::Spt, Place::Hvt];
+    let patterns = super::on(&places, "block_writes_and_verifies_a_pattern", writes_and_verifies);
+    let layers = super::on(&places, "block_layers_keep_data_and_notice_tampering", layers_notice_tampering);
+    let mistakes = super::on(&places, "block_missing_and_odd_files_are_refused", odd_files_are_refused);
+    patterns.into_iter().chain(layers).chain(mistakes).collect()
+}
+
+/// Runs `image` on a place with a file as its disk.
+fn run(place: Place, image: &str, file: &Path, arguments: &[&str]) -> Result<Ended> {
+    let file = file.to_str().context("a path that is text")?;
+    let (option, argument) = (format!("--block:disk={file}"), format!("--disk-file={file}"));
+    let mut words = arguments.to_vec();
+    let is_program = place == Place::Unix;
+    if is_program {
+        words.push(&argument);
+    }
+    let tender: &[&str] = if is_program { &[] } else { &[&option] };
+    place.start(image, &Run { tender, arguments: &words, ..Run::default() })?.ended()
+}
+
+fn disk() -> Result<tempfile::NamedTempFile> {
+    let file = tempfile::NamedTempFile::new()?;
+    file.as_file().set_len(SECTORS * SECTOR)?;
+    Ok(file)
+}
+
+fn check(ended: &Ended, status: i32, texts: &[&str]) -> Result<()> {
+    ensure!(ended.status == Some(status) && texts.iter().all(|text| ended.console.contains(text)), "not {status} and {texts:?}: {ended:?}");
+    Ok(())
+}
+
+fn flip(file: &File, at: u64) -> Result<()> {
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    Ok(file.write_all_at(&[byte[0] ^ 1], at)?)
+}
+
+fn writes_and_verifies(place: Place) -> Result<()> {
+    let disk = disk()?;
+    let geometry = format!("disk: {SECTORS} sectors of 512 bytes; what is flushed survives a power cut");
+    let verified = format!("verified {SECTORS} sectors");
+    check(&run(place, "block", disk.path(), &["--pattern=3"])?, 0, &[&geometry, &verified])?;
+    check(&run(Place::Unix, "block", disk.path(), &["--do=verify", "--pattern=3"])?, 0, &[&verified])?;
+    check(&run(Place::Unix, "block", disk.path(), &["--do=write", "--pattern=4"])?, 0, &[])?;
+    flip(disk.as_file(), (SECTORS - 1) * SECTOR + 7)?;
+    let differs = format!("sector {} does not hold the pattern", SECTORS - 1);
+    check(&run(place, "block", disk.path(), &["--do=verify", "--pattern=4"])?, 1, &[&differs])
+}
+
+/// A partition from sector 8 on, authenticated encryption in it, a cache over it.
+fn layers_notice_tampering(place: Place) -> Result<()> {
+    const FIRST: u64 = 8;
+    let disk = disk()?;
+    let mut entry = [0; 66];
+    entry[4] = 0x83;
+    entry[8..12].copy_from_slice(&(FIRST as u32).to_le_bytes());
+    entry[12..16].copy_from_slice(&((SECTORS - FIRST) as u32).to_le_bytes());
+    entry[64..].copy_from_slice(&[0x55, 0xaa]);
+    disk.as_file().write_all_at(&entry, 446)?;
+    let key = format!("--disk-key={}", "c0ffee11".repeat(8));
+    let image = "tests/images/sealed";
+    let sectors = (SECTORS - FIRST - 1) / 9;
+    let geometry = format!("disk, partition 1: {sectors} sectors of 4096 bytes");
+    check(&run(place, image, disk.path(), &[&key])?, 1, &["never formatted"])?;
+    check(&run(place, image, disk.path(), &[&key, "--disk-format=true"])?, 0, &[&geometry, "verified"])?;
+    check(&run(Place::Unix, image, disk.path(), &[&key, "--do=verify"])?, 0, &["verified"])?;
+    check(&run(place, image, disk.path(), &[&format!("{key}0"), "--do=verify"])?, 1, &["is no key"])?;
+    flip(disk.as_file(), (FIRST + 1 + 9 * 70) * SECTOR + 99)?;
+    check(&run(place, image, disk.path(), &[&key, "--do=verify"])?, 1, &["read of 4096 bytes at sector 70", "not what was written"])
+}
+
+fn odd_files_are_refused(place: Place) -> Result<()> {
+    let disk = disk()?;
+    let missing = disk.path().with_extension("missing");
+    check(&run(place, "block", &missing, &[])?, 1, &["disk", "must exist and be readable and writable"])?;
+    disk.as_file().set_len(1000)?;
+    check(&run(place, "block", disk.path(), &[])?, 1, &["disk", "block aligned"])
+}
