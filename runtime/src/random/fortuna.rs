@@ -1,6 +1,6 @@
 //! Fortuna: a generator, and 32 pools of entropy that reseed it (*Cryptography Engineering*, chapter 9).
 //!
-//! The generator is ChaCha20 where the book has AES: each request is a keystream under a key of its own, whose last 32 bytes are the next key. Every key
+//! The generator is ChaCha20 where the book has AES: each request is a keystream under a key of its own, whose first 32 bytes are the next key and never given out. Every key
 //! therefore begins at block 0, and the book's running counter has no part. Pools are hashed with the book's SHA_d-256(m) = SHA-256(SHA-256(0^512 ‖ m)),
 //! section 5.4.2. What was gathered at the start is hashed into the first key as the book's seed file is (9.6.2); everything later goes through the pools.
 
@@ -70,9 +70,9 @@ impl Generate for Fortuna {
             self.last_reseed = Some(now);
         }
         for part in into.chunks_mut(MAX_REQUEST) {
-            self.stream.fill_bytes(part);
             let mut key = Key::default();
             self.stream.fill_bytes(&mut key);
+            self.stream.fill_bytes(part);
             self.rekey(&mut key);
         }
     }
