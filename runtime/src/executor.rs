@@ -4,22 +4,27 @@
 //! platform looks at its devices: at every round when nothing else is ready, at every [`ROUNDS_PER_POLL`]th when tasks keep each other busy, so
 //! that neither side starves the other.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::cell::{OnceCell, RefCell};
 use core::future::Future;
+use core::pin::Pin;
 
 use async_task::Runnable;
 use spin::Mutex;
 
 use crate::arguments::Arguments;
 use crate::current;
-use crate::entropy::Moments;
+use crate::entropy::{Moments, Source};
 use crate::logs::Filter;
 use crate::platform::{Platform, Wait};
 use crate::random::Generator;
+use crate::statistics::Counters;
 use crate::task::Task;
+use crate::time::Instant;
 use crate::timers::TimerQueue;
 
 /// Busy rounds between two looks at clock and devices. Each look costs about one host call; eight keep that below a tenth of a round's work
@@ -34,11 +39,15 @@ pub(crate) struct Runtime {
     pub(crate) log_filter: Filter,
     pub(crate) moments: Rc<Moments>,
     pub(crate) random: OnceCell<Rc<Generator>>,
+    pub(crate) counters: Counters,
+    /// What runs when `start` has returned, the last one first.
+    pub(crate) exit_hooks: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
     ready: Arc<ReadyQueue>,
 }
 
 impl Runtime {
     pub(crate) fn new(platform: Rc<dyn Platform>, arguments: Arguments, log_filter: Filter) -> Rc<Self> {
+        let start = platform.monotonic();
         Rc::new(Self {
             platform,
             timers: RefCell::new(TimerQueue::new()),
@@ -46,6 +55,8 @@ impl Runtime {
             log_filter,
             moments: Rc::default(),
             random: OnceCell::new(),
+            counters: Counters::new(start),
+            exit_hooks: RefCell::default(),
             ready: Arc::new(ReadyQueue(Mutex::new(VecDeque::new()))),
         })
     }
@@ -75,26 +86,61 @@ impl Runtime {
     {
         let _entered = current::enter(Rc::clone(self));
         let main = self.spawn(future);
-        let mut rounds_since_poll = 0;
-        while !main.is_finished() {
-            let more = self.run_round();
-            rounds_since_poll += 1;
-            if main.is_finished() {
-                break;
-            }
-            if !more || rounds_since_poll >= ROUNDS_PER_POLL {
-                rounds_since_poll = 0;
-                self.fire_timers();
-                self.platform.wait(self.next_wait());
-                self.fire_timers();
-            }
-        }
+        self.run_until_finished(&main);
+        self.run_exit_hooks();
         let output = embassy_futures::block_on(main);
         // Dropping a task's last waker makes it ready once more, to be dropped with its future: timers first, then what that made ready.
         let timers = self.timers.borrow_mut().take_all();
         drop(timers);
         self.ready.clear();
         output
+    }
+
+    /// Runs the exit hooks, the latest first; a hook may add others.
+    fn run_exit_hooks(&self) {
+        loop {
+            let Some(hook) = self.exit_hooks.borrow_mut().pop() else { return };
+            let hook = self.spawn(hook);
+            self.run_until_finished(&hook);
+        }
+    }
+
+    fn run_until_finished<T>(&self, task: &Task<T>) {
+        let mut rounds_since_poll = 0;
+        while !task.is_finished() {
+            let more = self.run_round();
+            rounds_since_poll += 1;
+            if task.is_finished() {
+                break;
+            }
+            if !more || rounds_since_poll >= ROUNDS_PER_POLL {
+                rounds_since_poll = 0;
+                self.look_or_wait();
+            }
+        }
+    }
+
+    /// Fires timers and looks at the devices; waits when there is nothing else to do.
+    fn look_or_wait(&self) {
+        if !self.timers.borrow().is_empty() {
+            self.fire_timers(self.platform.monotonic());
+        }
+        let wait = self.next_wait();
+        if wait == Wait::Poll {
+            self.platform.wait(wait);
+            self.counters.polled();
+            if !self.timers.borrow().is_empty() {
+                self.fire_timers(self.platform.monotonic());
+            }
+            return;
+        }
+        let asleep = self.platform.monotonic();
+        self.platform.wait(wait);
+        let awake = self.platform.monotonic();
+        let by_device = self.ready.len() > 0;
+        let by_timer = self.fire_timers(awake);
+        self.counters.woke(awake - asleep, by_timer, by_device);
+        self.moments.note(Source::WakeUp, awake.as_nanos());
     }
 
     /// Runs the tasks that are ready now. True when tasks are ready again afterwards.
@@ -110,18 +156,17 @@ impl Runtime {
         self.ready.len() > 0
     }
 
-    fn fire_timers(&self) {
-        if self.timers.borrow().is_empty() {
-            return;
-        }
-        let now = self.platform.monotonic();
+    /// Wakes the tasks whose timers are due; true when there was one.
+    fn fire_timers(&self, now: Instant) -> bool {
+        let mut any = false;
         loop {
             // Not held across `wake`, which may drop a task that cancels a timer of its own.
             let due = self.timers.borrow_mut().pop_due(now);
             match due {
                 Some(waker) => waker.wake(),
-                None => break,
+                None => return any,
             }
+            any = true;
         }
     }
 
@@ -248,6 +293,31 @@ mod tests {
             yield_now().await;
         });
         assert_eq!(Rc::strong_count(&held), 1);
+    }
+
+    #[test]
+    fn exit_hooks_run_last_first_while_tasks_go_on() {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let note = |what: &'static str| {
+            let order = Rc::clone(&order);
+            move || order.borrow_mut().push(what)
+        };
+        let (first, second, late, task, end) = (note("first"), note("second"), note("added by a hook"), note("task"), note("end of start"));
+        Simulation::new(1).block_on(async move {
+            crate::at_exit(async move { first() });
+            crate::at_exit(async move {
+                time::sleep(Duration::from_secs(1)).await;
+                second();
+                crate::at_exit(async move { late() });
+            });
+            spawn(async move {
+                time::sleep(Duration::from_millis(1)).await;
+                task();
+            })
+            .detach();
+            end();
+        });
+        assert_eq!(order.take(), ["end of start", "task", "second", "added by a hook", "first"]);
     }
 
     #[test]

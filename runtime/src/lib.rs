@@ -30,13 +30,15 @@ pub mod random;
 #[cfg(any(test, feature = "hosted"))]
 pub mod simulation;
 mod start;
+mod statistics;
 pub mod task;
 pub mod time;
 mod timers;
 
 pub use platform::Platform;
 pub use start::{Image, StartError, run, status};
-pub use task::{Task, spawn};
+pub use statistics::{Statistics, statistics};
+pub use task::{Task, at_exit, spawn};
 
 /// The logging facade that the runtime's logger serves; see [`logs`].
 pub use log;

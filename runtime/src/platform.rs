@@ -24,6 +24,24 @@ pub struct Memory {
     pub heap: usize,
     /// Bytes of the heap that are allocated now.
     pub used: usize,
+    /// The most that `used` has been.
+    pub peak: usize,
+    /// Blocks that are allocated now.
+    pub blocks: usize,
+    /// Blocks that have ever been allocated.
+    pub allocations: u64,
+    /// Holes between blocks: many small ones let a large allocation fail although their sum would do.
+    pub holes: usize,
+    /// The size of the last allocation that the heap had no room for, in bytes; 0 when it always had.
+    pub refused: usize,
+}
+
+impl core::fmt::Display for Memory {
+    /// The heap in a line: `1200 of 15000 KiB of heap in 340 blocks (peak 2048 KiB)`.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let kib = |bytes: usize| bytes.div_ceil(1024);
+        write!(f, "{} of {} KiB of heap in {} blocks (peak {} KiB)", kib(self.used), kib(self.heap), self.blocks, kib(self.peak))
+    }
 }
 
 /// How much memory the image has and how much of it is used; all zero where the target cannot tell.
@@ -33,6 +51,12 @@ pub struct Memory {
 #[must_use]
 pub fn memory() -> Memory {
     current::with(|runtime| runtime.platform.memory())
+}
+
+/// As [`memory`], for the last message of an image, which may have no runtime yet.
+#[must_use]
+pub fn memory_if_running() -> Option<Memory> {
+    current::get().map(|runtime| runtime.platform.memory())
 }
 
 /// The generator has no seed: no full-strength [source](crate::entropy::Source) has given enough.

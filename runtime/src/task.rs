@@ -2,6 +2,7 @@
 //!
 //! A task is a future that the executor runs beside others on the image's one thread. Futures need not be `Send`.
 
+use alloc::boxed::Box;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll};
@@ -29,6 +30,25 @@ where
     F::Output: 'static,
 {
     current::with(|runtime| runtime.spawn(future))
+}
+
+/// Lets `hook` run when `start` has returned, whether in success or not, before the image ends: to flush a store, or to say goodbye to a peer.
+///
+/// Hooks run one after another, the last one added first, while the other tasks go on. The image ends when all have ended: one that may take long limits
+/// itself with [`timeout`](crate::time::timeout). After a panic or a fault none runs.
+///
+/// # Panics
+/// When no runtime is running.
+///
+/// ```
+/// # let simulation = fogbow::simulation::Simulation::new(1);
+/// # simulation.block_on(async {
+/// fogbow::at_exit(async { fogbow::println!("goodbye") });
+/// # });
+/// # assert_eq!(simulation.console(), "goodbye\n");
+/// ```
+pub fn at_exit<F: Future<Output = ()> + 'static>(hook: F) {
+    current::with(|runtime| runtime.exit_hooks.borrow_mut().push(Box::pin(hook)));
 }
 
 /// A handle to a spawned task: await it to join the task and take its output; drop it to cancel the task; [`detach`](Task::detach) it to let it

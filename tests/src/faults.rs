@@ -20,12 +20,12 @@ pub const FAULTS: [Fault; 14] = [
     fault("execute-stack", "page fault executing", "execute of non-executable memory"),
     fault("read-page-zero", "page fault reading", "null pointer: read"),
     fault("write-page-zero", "page fault writing", "null pointer: write"),
-    fault("overflow-stack", "page fault writing", "stack overflow"),
-    fault("overflow-stack-at-once", "page fault writing", "stack overflow"),
+    fault("overflow-stack", "stack overflow: page fault", "stack overflow"),
+    fault("overflow-stack-at-once", "stack overflow: page fault", "stack overflow"),
     fault("divide-by-zero", "arithmetic error", "division by zero"),
     fault("invalid-instruction", "invalid instruction", "invalid instruction"),
     fault("privileged-instruction", "general protection fault", "privileged instruction"),
-    fault("exhaust-memory", "memory allocation of", "memory allocation of"),
+    fault("exhaust-memory", "out of memory: ", "out of memory: "),
     fault("panic", "a deliberate panic", "a deliberate panic"),
 ];
 

@@ -203,7 +203,7 @@ unsafe impl Platform for Hvt {
     }
 
     fn memory(&self) -> Memory {
-        Memory { total: self.memory, heap: self.guest.heap_size, used: self.heap.used() }
+        self.heap.memory(self.memory, self.guest.heap_size)
     }
 
     fn exit(&self, status: u8) -> ! {

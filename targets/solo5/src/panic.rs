@@ -5,9 +5,10 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use fogbow::console::ChunkWriter;
+use fogbow::platform;
 
-/// Writes `panic at FILE:LINE:COLUMN: MESSAGE` and a line feed through `write`; exhausted memory comes here as well, with the size asked
-/// for.
+/// Writes `panic at FILE:LINE:COLUMN: MESSAGE` and a line feed through `write`. When memory is exhausted, which comes here as a panic too, another line says
+/// so, with the size that was asked for and the state of the heap.
 ///
 /// Allocates nothing. A panic within the message itself ends it early.
 pub fn report(panic: &PanicInfo<'_>, write: impl FnMut(&[u8])) {
@@ -21,5 +22,52 @@ pub fn report(panic: &PanicInfo<'_>, write: impl FnMut(&[u8])) {
             Some(location) => fmt::write(&mut writer, format_args!("panic at {location}: {}\n", panic.message())),
             None => fmt::write(&mut writer, format_args!("panic: {}\n", panic.message())),
         }
+        .and_then(|()| match platform::memory_if_running() {
+            Some(memory) if memory.refused > 0 && is_of_exhausted_memory(panic) => fmt::write(
+                &mut writer,
+                format_args!("out of memory: {} bytes did not fit beside {memory}: give the image more memory\n", memory.refused),
+            ),
+            _ => Ok(()),
+        })
     };
+}
+
+/// Whether a panic is that of `alloc`'s handler of allocation errors, which a stable toolchain tells by its message alone.
+fn is_of_exhausted_memory(panic: &PanicInfo<'_>) -> bool {
+    begins_so(format_args!("{}", panic.message()))
+}
+
+fn begins_so(text: fmt::Arguments<'_>) -> bool {
+    let mut expected = Expected("memory allocation of ");
+    fmt::write(&mut expected, text).is_err() && expected.0.is_empty()
+}
+
+/// Takes text as long as it is what is expected, and ends with an error.
+struct Expected(&'static str);
+
+impl fmt::Write for Expected {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let length = text.len().min(self.0.len());
+        if !self.0.is_empty() && text.as_bytes()[..length] == self.0.as_bytes()[..length] {
+            self.0 = &self.0[length..];
+            if !self.0.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(fmt::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_known_by_its_beginning() {
+        assert!(begins_so(format_args!("memory allocation of {} bytes failed", 5)));
+        assert!(begins_so(format_args!("{} allocation of {} bytes failed", "memory", 5)));
+        assert!(!begins_so(format_args!("memory allocation")));
+        assert!(!begins_so(format_args!("index {} out of bounds: memory allocation of ", 5)));
+        assert!(!begins_so(format_args!("")));
+    }
 }

@@ -206,7 +206,7 @@ unsafe impl Platform for Spt {
     }
 
     fn memory(&self) -> Memory {
-        Memory { total: self.memory, heap: self.heap_size, used: self.heap.used() }
+        self.heap.memory(self.memory, self.heap_size)
     }
 
     fn exit(&self, status: u8) -> ! {

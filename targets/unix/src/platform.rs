@@ -67,11 +67,11 @@ unsafe impl Platform for Unix {
         self.processor.gather(occasion, collect);
     }
 
-    /// The host's memory, and this process's resident part of it.
+    /// The host's memory, and this process's resident part of it; the host's allocator keeps no further account.
     fn memory(&self) -> Memory {
         let info = rustix::system::sysinfo();
         let total = (info.totalram as usize).saturating_mul(info.mem_unit as usize);
-        Memory { total, heap: total, used: resident() }
+        Memory { total, heap: total, used: resident(), ..Memory::default() }
     }
 
     fn exit(&self, status: u8) -> ! {

@@ -5,8 +5,10 @@
 
 use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write as _};
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 
+use fogbow_tender::elf::{PAGE_SIZE, Segment};
 use fogbow_tender::options::ABORT_STATUS;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -15,8 +17,12 @@ const STACK_SIZE: usize = 64 * 1024;
 /// The signals that a fault of the guest becomes.
 const FAULTS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 
-/// Catches the guest's faults from here on.
-pub(crate) fn install() -> io::Result<()> {
+/// Where the page begins that the guest's stack stands upon; 0 when there is none. Written once, before the guest starts.
+static STACK_GUARD: AtomicU64 = AtomicU64::new(0);
+
+/// Catches the faults of a guest with these segments from here on.
+pub(crate) fn install(segments: &[Segment]) -> io::Result<()> {
+    STACK_GUARD.store(stack_guard(segments).unwrap_or_default(), Ordering::Relaxed);
     set_signal_stack()?;
     for signal in FAULTS {
         // SAFETY: all-zero bytes are a valid sigaction: no flags, no mask, the default action.
@@ -29,6 +35,13 @@ pub(crate) fn install() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The page below a stack that stands upon read-only memory: the last one of a segment that cannot be written, with memory of no segment above it, as
+/// Fogbow's linker script puts it. Images laid out otherwise have none.
+fn stack_guard(segments: &[Segment]) -> Option<u64> {
+    let below_a_gap = segments.windows(2).filter(|pair| pair[0].pages.end < pair[1].pages.start).map(|pair| &pair[0]);
+    below_a_gap.filter(|segment| !segment.protection.write).map(|segment| segment.pages.end - PAGE_SIZE).next_back()
 }
 
 fn set_signal_stack() -> io::Result<()> {
@@ -56,6 +69,7 @@ extern "C" fn handle(signal: c_int, information: *const libc::siginfo_t, context
         address,
         instruction: register(libc::REG_RIP),
         stack: register(libc::REG_RSP),
+        stack_guard: STACK_GUARD.load(Ordering::Relaxed),
     };
     let mut line = Line::new();
     // A line that does not fit is cut, which is better than none.
@@ -85,6 +99,18 @@ struct Fault {
     address: usize,
     instruction: u64,
     stack: u64,
+    /// The page that the stack stands upon; 0 if there is none.
+    stack_guard: u64,
+}
+
+impl Fault {
+    /// Whether a page fault is the stack's, grown into its guard: code touches every page on the way down, so that the stack pointer is near.
+    fn is_stack_overflow(&self) -> bool {
+        let address = self.address as u64;
+        self.stack_guard != 0
+            && (self.stack_guard..self.stack_guard + PAGE_SIZE).contains(&address)
+            && address.abs_diff(self.stack) <= 2 * PAGE_SIZE
+    }
 }
 
 impl fmt::Display for Fault {
@@ -102,6 +128,9 @@ impl fmt::Display for Fault {
                     code if code & WRITE != 0 => "writing to",
                     _ => "reading from",
                 };
+                if self.is_stack_overflow() {
+                    formatter.write_str("stack overflow: ")?;
+                }
                 write!(formatter, "page fault {access} address {:#x}", self.address)?;
                 ""
             }

@@ -125,7 +125,7 @@ fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> 
 
     let events = events::create(&devices)?;
     let start = launch::place(&mut memory, &layout, &manifest, &devices, &events, &command_line.arguments)?;
-    fault::install().map_err(TenderError::Fault)?;
+    fault::install(&layout.segments).map_err(TenderError::Fault)?;
     let sandbox = sandbox::prepare(devices, events)?;
     Ok((start, sandbox))
 }
