@@ -20,6 +20,7 @@ extern crate std;
 
 pub mod arguments;
 pub mod console;
+pub mod counter;
 mod current;
 pub mod entropy;
 mod executor;

@@ -4,6 +4,7 @@ use core::cell::Cell;
 use core::num::NonZeroU64;
 
 use fogbow::Platform;
+use fogbow::counter::{CounterClock, WallClock};
 use fogbow::entropy::{Collect, Occasion, Processor};
 use fogbow::heap::Heap;
 use fogbow::platform::{Memory, Wait};
@@ -11,14 +12,10 @@ use fogbow::time::{Instant, WallTime};
 use fogbow_solo5::device::Devices;
 use fogbow_solo5::manifest::DeviceKind;
 use fogbow_solo5::ready::Readiness;
-use fogbow_x86::time::MonotonicClock;
 use spin::{Mutex, MutexGuard, Once};
 
 use crate::frames::Frames;
 use crate::hypercall;
-
-/// How long the wall clock goes by the monotonic one before the tender is asked again, in nanoseconds.
-const WALL_CLOCK_AGE: u64 = 1_000_000_000;
 
 /// How often the ring is looked at before its tender is given time to run: some tens of microseconds.
 const LOOKS: u32 = 1000;
@@ -110,17 +107,16 @@ pub(crate) struct Hvt {
     guest: &'static Guest,
     heap: &'static Heap,
     memory: usize,
-    clock: MonotonicClock,
-    /// What the wall clock and the monotonic clock said when the tender was asked last.
-    wall: Cell<Option<(u64, u64)>>,
+    clock: CounterClock,
+    wall: WallClock,
     waits_without_poll: Cell<u32>,
     processor: Processor,
 }
 
 impl Hvt {
     pub(crate) fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, counter_frequency: NonZeroU64) -> Self {
-        let clock = MonotonicClock::new(counter_frequency, counter());
-        Self { guest, heap, memory, clock, wall: Cell::new(None), waits_without_poll: Cell::new(0), processor: Processor::new() }
+        let clock = CounterClock::new(counter_frequency, counter());
+        Self { guest, heap, memory, clock, wall: WallClock::new(), waits_without_poll: Cell::new(0), processor: Processor::new() }
     }
 
     fn now(&self) -> u64 {
@@ -177,13 +173,7 @@ unsafe impl Platform for Hvt {
     }
 
     fn wall(&self) -> WallTime {
-        let now = self.now();
-        let (wall, then) = match self.wall.get() {
-            Some((wall, then)) if now.saturating_sub(then) < WALL_CLOCK_AGE => (wall, then),
-            _ => (hypercall::wall_time(), self.now()),
-        };
-        self.wall.set(Some((wall, then)));
-        WallTime::from_unix_nanos(wall.saturating_add(now.saturating_sub(then)))
+        WallTime::from_unix_nanos(self.wall.read(self.now(), hypercall::wall_time))
     }
 
     fn write_console(&self, bytes: &[u8]) {

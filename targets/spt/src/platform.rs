@@ -4,6 +4,7 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use fogbow::counter::{FollowedClock, WallClock};
 use fogbow::entropy::{Collect, Occasion, Processor};
 use fogbow::heap::Heap;
 use fogbow::platform::{Memory, Wait};
@@ -115,12 +116,44 @@ pub(crate) struct Spt {
     memory: usize,
     heap_size: usize,
     timer: Cell<Timer>,
+    clock: FollowedClock,
+    wall: WallClock,
+    /// Whether the time stamp counter can be relied on; asked for when a clock is first read again.
+    has_counter: Cell<Option<bool>>,
     processor: Processor,
 }
 
 impl Spt {
-    pub(crate) const fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, heap_size: usize) -> Self {
-        Self { guest, heap, memory, heap_size, timer: Cell::new(Timer::Off), processor: Processor::new() }
+    pub(crate) fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, heap_size: usize) -> Self {
+        Self {
+            guest,
+            heap,
+            memory,
+            heap_size,
+            timer: Cell::new(Timer::Off),
+            clock: FollowedClock::new(),
+            wall: WallClock::new(),
+            has_counter: Cell::new(None),
+            processor: Processor::new(),
+        }
+    }
+
+    /// The monotonic clock: the host's, followed by the time stamp counter, so that most readings are no system call.
+    fn now(&self) -> u64 {
+        if !self.clock.is_read() {
+            // A short image reads it once, and need not know what the processor can do, which takes long to ask in a virtual machine.
+            return self.clock.at_least(system::clock(Clock::Monotonic));
+        }
+        let has_counter = self.has_counter.get().unwrap_or_else(|| {
+            let has_counter = system::has_invariant_counter();
+            self.has_counter.set(Some(has_counter));
+            has_counter
+        });
+        if has_counter {
+            self.clock.read(system::counter(), || system::clock_and_counter(Clock::Monotonic))
+        } else {
+            self.clock.at_least(system::clock(Clock::Monotonic))
+        }
     }
 
     /// Sees to it that the timer ends a wait at `deadline` or before. A timer that is set to an earlier moment is left alone: deadlines are
@@ -150,7 +183,12 @@ impl Spt {
         let mut ready = 0u64;
         for &Event { data, .. } in events {
             match data {
-                TIMER_EVENT => self.timer.set(Timer::Fired),
+                TIMER_EVENT => {
+                    if let Timer::Set(deadline) = self.timer.replace(Timer::Fired) {
+                        // The host's clock has come to it, whatever the counter says.
+                        self.clock.at_least(deadline.as_nanos());
+                    }
+                }
                 handle if handle < MAX_ENTRIES as u64 => ready |= 1 << handle,
                 // No device of this image.
                 _ => {}
@@ -180,11 +218,11 @@ impl Spt {
 // SAFETY: the image is one process with one thread, and has no signal handlers.
 unsafe impl Platform for Spt {
     fn monotonic(&self) -> Instant {
-        Instant::from_nanos(system::clock(Clock::Monotonic))
+        Instant::from_nanos(self.now())
     }
 
     fn wall(&self) -> WallTime {
-        WallTime::from_unix_nanos(system::clock(Clock::Wall))
+        WallTime::from_unix_nanos(self.wall.read(self.now(), || system::clock(Clock::Wall)))
     }
 
     fn write_console(&self, bytes: &[u8]) {

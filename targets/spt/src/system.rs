@@ -6,8 +6,11 @@
 //! `exit_group`. Numbers: Linux's `arch/x86/entry/syscalls/syscall_64.tbl`.
 
 use core::arch::asm;
+use core::arch::x86_64::{__cpuid, _rdtsc};
 use core::fmt;
 use core::mem::MaybeUninit;
+
+use fogbow::counter::Reading;
 
 const READ: usize = 0;
 const WRITE: usize = 1;
@@ -135,6 +138,41 @@ pub fn clock(clock: Clock) -> u64 {
     let _ = unsafe { call(CLOCK_GETTIME, clock as usize, (&raw mut time).expose_provenance(), 0, 0, 0) };
     // Neither is negative before the year 1970.
     time.seconds.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(time.nanoseconds.cast_unsigned())
+}
+
+/// Ticks of the counter, a microsecond or less, within which the host reads its clock when nothing comes in between.
+const QUICK: u64 = 2000;
+
+/// Reads a clock and the time stamp counter at the same moment, as nearly as can be.
+#[must_use]
+pub fn clock_and_counter(clock: Clock) -> Reading {
+    let read = || {
+        let before = counter();
+        let nanos = self::clock(clock);
+        let took = counter().saturating_sub(before);
+        (took, Reading { counter: before + took / 2, nanos })
+    };
+    // One that was interrupted in between says little: the quickest of three then.
+    let first = read();
+    if first.0 < QUICK {
+        return first.1;
+    }
+    let [second, third] = [read(), read()];
+    [second, third].into_iter().fold(first, |quickest, other| if other.0 < quickest.0 { other } else { quickest }).1
+}
+
+/// Reads the time stamp counter.
+#[must_use]
+pub fn counter() -> u64 {
+    // SAFETY: every x86-64 processor has RDTSC; Linux forbids it to a process only by PR_SET_TSC, which no tender of the family does.
+    unsafe { _rdtsc() }
+}
+
+/// Whether the time stamp counter ticks at one rate, whatever the processor does (Intel SDM volume 3B, 19.17.1: CPUID leaf 8000_0007H, EDX bit 8).
+#[must_use]
+pub fn has_invariant_counter() -> bool {
+    const LEAF: u32 = 0x8000_0007;
+    __cpuid(0x8000_0000).eax >= LEAF && __cpuid(LEAF).edx & 1 << 8 != 0
 }
 
 /// Sets the timer to go off once when the monotonic clock shows `deadline` (nanoseconds), or never. Forgets that it went off before.

@@ -4,8 +4,7 @@
 //! - [`entry`]: from ring 0 to the image's own code in ring 3, and back for a moment when something faults; a target that stays in ring 0, under page
 //!   tables that another made, takes [`entry::install`] alone;
 //! - [`mod@fault`]: what the processor says about a fault, in words;
-//! - [`layout`] and [`paging`]: where everything lies in memory, and page tables that say what may be done with it;
-//! - [`time`]: from the time stamp counter to nanoseconds.
+//! - [`layout`] and [`paging`]: where everything lies in memory, and page tables that say what may be done with it.
 //!
 //! The library knows no hypervisor: a target brings its first instructions, its console and its end. Limits: one processor; 4 GiB of memory.
 #![no_std]
@@ -18,4 +17,3 @@ pub mod entry;
 pub mod fault;
 pub mod layout;
 pub mod paging;
-pub mod time;
