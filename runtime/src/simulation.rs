@@ -35,6 +35,7 @@ impl Simulation {
         let platform = SimulatedPlatform {
             now: Cell::new(0),
             cost_of_poll: Cell::new(0),
+            cost_of_reading: Cell::new(0),
             entropy: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
             console: RefCell::new(Vec::new()),
         };
@@ -57,6 +58,11 @@ impl Simulation {
     /// Makes every look at the devices take `cost` of virtual time; zero otherwise.
     pub fn set_cost_of_poll(&self, cost: Duration) {
         self.platform.cost_of_poll.set(cost.as_nanos() as u64);
+    }
+
+    /// Makes every reading of the monotonic clock take `cost` of virtual time, for code that waits by looking at it; zero otherwise.
+    pub fn set_cost_of_reading(&self, cost: Duration) {
+        self.platform.cost_of_reading.set(cost.as_nanos() as u64);
     }
 
     /// Runs `future`, and the tasks that it spawns, until it ends.
@@ -89,6 +95,7 @@ impl Simulation {
 struct SimulatedPlatform {
     now: Cell<u64>,
     cost_of_poll: Cell<u64>,
+    cost_of_reading: Cell<u64>,
     entropy: RefCell<ChaCha8Rng>,
     console: RefCell<Vec<u8>>,
 }
@@ -96,6 +103,7 @@ struct SimulatedPlatform {
 // SAFETY: the runtime is compiled with per-thread state wherever this module exists.
 unsafe impl Platform for SimulatedPlatform {
     fn monotonic(&self) -> Instant {
+        self.now.set(self.now.get() + self.cost_of_reading.get());
         Instant::from_nanos(self.now.get())
     }
 

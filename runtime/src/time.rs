@@ -1,7 +1,14 @@
 //! Clocks and waiting.
 //!
 //! Two clocks, as two types that do not mix: [`Instant`] is monotonic time, for measuring and waiting; [`WallTime`] is the time of day, which the
-//! host may set back. Both count nanoseconds in 64 bits: 584 years.
+//! host may set back. Both count nanoseconds in 64 bits: 584 years. What mixes them does not compile:
+//!
+//! ```compile_fail,E0308
+//! # use fogbow::time;
+//! let _ = time::now() - time::wall();
+//! ```
+//!
+//! With the feature `jiff` a [`WallTime`] becomes a [`jiff::Timestamp`], for dates and time zones.
 
 use core::fmt;
 use core::future::Future;
@@ -92,6 +99,14 @@ impl WallTime {
     }
 }
 
+#[cfg(feature = "jiff")]
+impl From<WallTime> for jiff::Timestamp {
+    /// The same moment; every one that 64 bits can count is within jiff's years.
+    fn from(time: WallTime) -> Self {
+        Self::from_nanosecond(time.as_unix_nanos().into()).unwrap_or(Self::MAX)
+    }
+}
+
 /// Reads the monotonic clock.
 ///
 /// # Panics
@@ -178,6 +193,52 @@ impl Drop for Sleep {
     }
 }
 
+/// A beat: moments one period apart, counted from the first, so that what a tick takes or comes late by does not add up.
+///
+/// ```
+/// # use fogbow::time::{self, Duration, Ticker};
+/// # fogbow::simulation::Simulation::new(1).block_on(async {
+/// let start = time::now();
+/// let mut ticker = Ticker::new(Duration::from_millis(10));
+/// for _ in 0..3 {
+///     ticker.tick().await;
+///     time::sleep(Duration::from_millis(7)).await;
+/// }
+/// assert_eq!(start.elapsed(), Duration::from_millis(37));
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct Ticker {
+    next: Instant,
+    period: Duration,
+}
+
+impl Ticker {
+    /// A beat whose first tick is one `period` from now.
+    ///
+    /// # Panics
+    /// When no runtime is running.
+    #[must_use]
+    pub fn new(period: Duration) -> Self {
+        Self { next: now() + period, period }
+    }
+
+    /// Waits for the next tick. One that has passed already comes at once, and none is left out: skip them with [`skip_missed`](Self::skip_missed).
+    pub async fn tick(&mut self) {
+        sleep_until(self.next).await;
+        self.next += self.period;
+    }
+
+    /// Leaves out the ticks that have passed, and says how many: the next one is the first on the beat that is still to come.
+    pub fn skip_missed(&mut self) -> u64 {
+        let late = now() - self.next;
+        let missed = if now() < self.next { 0 } else { late.as_nanos() / self.period.as_nanos().max(1) + 1 };
+        let missed = u64::try_from(missed).unwrap_or(u64::MAX);
+        self.next += Duration::from_nanos(u64::try_from(self.period.as_nanos()).unwrap_or(u64::MAX).saturating_mul(missed));
+        missed
+    }
+}
+
 /// The time allowed by [`timeout`] ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
@@ -213,6 +274,8 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 mod tests {
     use super::*;
     use crate::simulation::Simulation;
+    #[cfg(feature = "jiff")]
+    use std::string::ToString;
 
     #[test]
     fn sleeps_take_the_time_they_say() {
@@ -237,6 +300,30 @@ mod tests {
             assert_eq!(output.await, Ok(7));
             assert!(current::with(|runtime| runtime.timers.borrow().is_empty()));
         });
+    }
+
+    #[test]
+    fn missed_ticks_come_at_once_or_are_left_out() {
+        Simulation::new(1).block_on(async {
+            let period = Duration::from_millis(10);
+            let (start, mut ticker) = (now(), Ticker::new(period));
+            sleep(Duration::from_millis(35)).await;
+            ticker.tick().await;
+            assert_eq!(start.elapsed(), Duration::from_millis(35));
+            assert_eq!(ticker.skip_missed(), 2);
+            assert_eq!(ticker.skip_missed(), 0);
+            ticker.tick().await;
+            assert_eq!(start.elapsed(), Duration::from_millis(40));
+        });
+    }
+
+    #[cfg(feature = "jiff")]
+    #[test]
+    fn every_wall_time_has_a_date() {
+        let date = |nanos| jiff::Timestamp::from(WallTime::from_unix_nanos(nanos));
+        assert_eq!(date(1_767_225_600_123_456_789).to_string(), "2026-01-01T00:00:00.123456789Z");
+        assert_eq!(date(0).as_nanosecond(), 0);
+        assert_eq!(date(u64::MAX).as_nanosecond(), u64::MAX.into());
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Place {
     /// # Errors
     /// When the image does not build or start; [`Skip`] when the place is not to be had on this machine.
     pub fn start(self, image: &str, run: &Run<'_>) -> Result<Guest> {
-        let path = self.image(image)?;
+        let path = self.image_with(image, run.build)?;
         let mut command = match (self, run.namespace) {
             (Self::Unix | Self::UnixDirect, namespace) => command_in(namespace, &path),
             (Self::Spt | Self::Hvt, namespace) => {
@@ -78,13 +78,18 @@ impl Place {
     /// # Errors
     /// What the builder prints, when it fails.
     pub fn image(self, image: &str) -> Result<PathBuf> {
+        self.image_with(image, &[])
+    }
+
+    fn image_with(self, image: &str, options: &[&str]) -> Result<PathBuf> {
         let mut arguments = vec!["build", image, "--target", self.target()];
+        arguments.extend(options);
         if self == Self::UnixDirect {
             arguments.extend(["--stack", "service=direct"]);
         }
-        let name = format!("{}.{}", image.rsplit('/').next().unwrap_or(image), self.name());
+        let name = format!("{}{}.{}", image.rsplit('/').next().unwrap_or(image), options.concat(), self.name());
         let copy = root().join("target/fogbow/tests").join(name);
-        // Both stacks of unix are delivered to one path; a copy keeps them apart.
+        // Whatever the options, an image is delivered to one path; a copy keeps them apart.
         once(&arguments, |delivered| {
             std::fs::create_dir_all(root().join("target/fogbow/tests"))?;
             let fresh = copy.with_extension("new");
@@ -104,6 +109,8 @@ pub struct Run<'a> {
     pub memory: u32,
     /// Further options for the tender.
     pub tender: &'a [&'a str],
+    /// Further options for the builder.
+    pub build: &'a [&'a str],
     /// The image's own arguments, after its addresses.
     pub arguments: &'a [&'a str],
     /// Leave out what attaches and addresses the network.
@@ -112,7 +119,7 @@ pub struct Run<'a> {
 
 impl Default for Run<'_> {
     fn default() -> Self {
-        Self { namespace: None, memory: 64, tender: &[], arguments: &[], arguments_only: false }
+        Self { namespace: None, memory: 64, tender: &[], build: &[], arguments: &[], arguments_only: false }
     }
 }
 

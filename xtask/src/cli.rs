@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::resolve::{StackChoice, Target};
+use crate::resolve::{Prng, StackChoice, Target};
 
 /// Builds, runs and tests unikernels.
 #[derive(Debug, Parser)]
@@ -83,6 +83,9 @@ pub(crate) struct BuildArgs {
     /// Which stack a `stack` device gets where a target has both: the host's sockets or the direct one over a frame device
     #[arg(long, value_name = "NAME=host|direct", value_parser = named::<StackChoice>)]
     pub(crate) stack: Vec<(String, StackChoice)>,
+    /// The image's random generator: fortuna, or insecure, which is small and fast and keeps no secret
+    #[arg(long, value_name = "GENERATOR", default_value = "fortuna")]
+    pub(crate) prng: Prng,
 }
 
 #[derive(Args, Debug)]
@@ -162,6 +165,7 @@ mod tests {
         for line in [
             &["xtask", "build", "http"][..],
             &["xtask", "build", "http", "-t", "xen"],
+            &["xtask", "build", "http", "-t", "spt", "--prng", "none"],
             &["xtask", "run", "http", "-t", "spt", "--net", "tap0"],
             &["xtask", "run", "block", "-t", "spt", "--create", "64M"],
             &["xtask", "run", "block", "-t", "spt", "--block", "disk=a.img", "--create", "0"],

@@ -17,6 +17,7 @@ pub(crate) struct Description {
     name: String,
     version: String,
     target: &'static str,
+    prng: &'static str,
     image: String,
     image_bytes: u64,
     devices: Vec<Device>,
@@ -95,6 +96,7 @@ impl Description {
             name: built.application.name().to_owned(),
             version: built.application.package.version.clone(),
             target: resolved.target.name(),
+            prng: resolved.prng.name(),
             image: files::display(&built.path),
             image_bytes: built.size,
             devices: devices.collect(),
@@ -129,6 +131,7 @@ impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {} for {}", self.name, self.version, self.target)?;
         writeln!(f, "{}, {}", self.image, size(self.image_bytes))?;
+        writeln!(f, "random numbers by {}", self.prng)?;
         writeln!(f, "\nDevices")?;
         let devices: Vec<_> = self
             .devices

@@ -89,6 +89,33 @@ impl FromStr for StackChoice {
     }
 }
 
+/// The random generator of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Prng {
+    #[default]
+    Fortuna,
+    /// Without cryptographic strength.
+    Insecure,
+}
+
+impl Prng {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fortuna => "fortuna",
+            Self::Insecure => "insecure",
+        }
+    }
+}
+
+impl FromStr for Prng {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = [Self::Fortuna, Self::Insecure].into_iter().find(|prng| prng.name() == name);
+        found.ok_or_else(|| format!("unknown generator: {}", suggest::hint(name, &["fortuna", "insecure"])))
+    }
+}
+
 /// What stands behind a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Implementation {
@@ -175,6 +202,7 @@ pub(crate) struct ArgumentGroup {
 pub(crate) struct Resolved {
     pub(crate) manifest: Manifest,
     pub(crate) target: Target,
+    pub(crate) prng: Prng,
     pub(crate) devices: Vec<ResolvedDevice>,
     /// All arguments of the image, in the order of its `--help`.
     pub(crate) groups: Vec<ArgumentGroup>,
@@ -203,7 +231,12 @@ impl Resolved {
         let devices: Vec<ResolvedDevice> = devices.collect();
         let groups = groups(manifest, target, &devices);
         check_arguments(&groups)?;
-        Ok(Self { manifest: manifest.clone(), target, devices, groups })
+        Ok(Self { manifest: manifest.clone(), target, prng: Prng::default(), devices, groups })
+    }
+
+    /// The same with this generator.
+    pub(crate) fn with_prng(self, prng: Prng) -> Self {
+        Self { prng, ..self }
     }
 
     /// The devices that the host attaches, in the manifest's order.
@@ -395,6 +428,12 @@ mod tests {
             "the argument --ipv4 belongs both to the application and to device 'service': rename the application's argument or the device"
         );
         assert!(resolve(&text, Target::Unix, &[]).is_ok());
+    }
+
+    #[test]
+    fn generators_have_names() {
+        assert_eq!("insecure".parse(), Ok(Prng::Insecure));
+        assert_eq!("fortune".parse::<Prng>(), Err("unknown generator: did you mean \"fortuna\"? (allowed: fortuna, insecure)".to_owned()));
     }
 
     #[test]

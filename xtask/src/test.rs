@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::cli::BuildArgs;
 use crate::progress::Progress;
-use crate::resolve::Target;
+use crate::resolve::{Prng, Target};
 use crate::workspace::{self, Workspace};
 use crate::{build, tender};
 
@@ -84,7 +84,11 @@ fn build_all(workspace: &Workspace, progress: &Progress) -> anyhow::Result<()> {
     }
     for app in workspace.example_names() {
         for target in Target::ALL {
-            build::build(workspace, &BuildArgs { app: app.clone(), target, debug: false, stack: Vec::new() }, progress)?;
+            build::build(
+                workspace,
+                &BuildArgs { app: app.clone(), target, debug: false, stack: Vec::new(), prng: Prng::default() },
+                progress,
+            )?;
         }
     }
     Ok(())

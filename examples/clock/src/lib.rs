@@ -21,8 +21,7 @@ pub async fn start() -> Result<(), StartError> {
     for _ in 0..count {
         // Waiting until a moment, not for a while, keeps the time that a line takes out of the beat.
         time::sleep_until(next).await;
-        let wall = time::wall();
-        let date = Timestamp::from_nanosecond(wall.as_unix_nanos().into()).map_err(|error| StartError::new("wall clock", error))?;
+        let date = Timestamp::from(time::wall());
         fogbow::println!("{:9.3} s  {date:.3}", started.elapsed().as_secs_f64());
         next += interval;
     }

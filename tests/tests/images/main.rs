@@ -7,6 +7,8 @@ mod echo;
 mod faults;
 mod hello;
 mod http;
+mod random;
+mod timers;
 mod user_network;
 
 use anyhow::Result;
@@ -15,8 +17,17 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials =
-        [hello::trials(), clock::trials(), block::trials(), echo::trials(), http::trials(), faults::trials(), user_network::trials()];
+    let trials = [
+        hello::trials(),
+        clock::trials(),
+        random::trials(),
+        timers::trials(),
+        block::trials(),
+        echo::trials(),
+        http::trials(),
+        faults::trials(),
+        user_network::trials(),
+    ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::application::Application;
 use crate::files;
 use crate::manifest::Layer;
-use crate::resolve::{Implementation, Resolved};
+use crate::resolve::{Implementation, Prng, Resolved};
 use crate::workspace::{Library, Workspace};
 
 use super::Origin;
@@ -58,7 +58,11 @@ pub(super) fn seed_lock(workspace: &Workspace, directory: &Path) -> anyhow::Resu
 /// The libraries that generated code names, with the features it needs.
 fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
     let has = |implementation| resolved.devices.iter().any(|device| device.implementation == implementation);
-    let mut libraries = vec![(Library::Runtime, String::new())];
+    let generator = match resolved.prng {
+        Prng::Fortuna => "",
+        Prng::Insecure => ", features = [\"insecure-prng\"]",
+    };
+    let mut libraries = vec![(Library::Runtime, generator.to_owned())];
     if has(Implementation::DirectStack) {
         libraries.push((Library::Net, ", features = [\"direct\"]".to_owned()));
     }

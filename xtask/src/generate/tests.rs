@@ -1,6 +1,6 @@
 use super::*;
 use crate::manifest::Manifest;
-use crate::resolve::{StackChoice, Target};
+use crate::resolve::{Prng, StackChoice, Target};
 
 const EVERYTHING: &str = r#"
 name = "app"
@@ -105,6 +105,19 @@ async fn start() -> Result<(), StartError> {
 "#;
     assert!(main.ends_with(expected), "{main}");
     assert!(!main.contains("no_std"), "{main}");
+}
+
+#[test]
+fn the_generator_is_a_feature_of_the_runtime() {
+    let (_directory, generated, _) = generate_app("name = \"app\"", Target::Spt, &[]);
+    let manifest = generated.directory.join("Cargo.toml");
+    assert!(!fs::read_to_string(&manifest).unwrap().contains("insecure"));
+    let workspace = Workspace::find().unwrap();
+    let application = Application::find(&workspace, generated.directory.ancestors().nth(3).unwrap().to_str().unwrap()).unwrap();
+    let resolved = Resolved::new(&application.manifest, Target::Spt, &[]).unwrap().with_prng(Prng::Insecure);
+    generate(&workspace, &application, &resolved).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("default-features = false, features = [\"insecure-prng\"] }"), "{text}");
 }
 
 #[test]
