@@ -82,10 +82,10 @@ const LEAST_BASELINE: u64 = 1_000_000;
 /// The time between two readings after which the rate is made of later ones, in nanoseconds: so it follows a host that steers its clock.
 const GREATEST_BASELINE: u64 = 2_000_000_000;
 
-/// How long the counter is trusted after a reading, in nanoseconds. It bounds what a counter that is not what it promised can do.
+/// How long the counter is trusted after a reading at most, in nanoseconds. It bounds what a counter that is not what it promised can do.
 const TRUST: u64 = 10_000_000;
 
-/// The host's monotonic clock, asked at most every [10 ms](TRUST) however often it is read, but for the first millisecond of an image.
+/// The host's monotonic clock, asked at most every 10 ms however often it is read, but for the first millisecond of an image.
 ///
 /// It is as exact as the readings: the counter is trusted for no longer than the time that its rate was measured over, so that an error of a reading does
 /// not grow. It never goes back: when the host's clock turns out to be slower than it was, this one stands still until the host's has caught up.
