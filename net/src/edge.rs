@@ -70,6 +70,7 @@ impl From<ListenError> for Error {
         match error {
             ListenError::InUse => Self(ErrorKind::AddrInUse, "the port is in use: choose another"),
             ListenError::Denied => Self(ErrorKind::PermissionDenied, "the host does not allow this port"),
+            ListenError::NoAddress => Self(ErrorKind::AddrNotAvailable, "the host has no such address"),
             ListenError::Exhausted => Self(ErrorKind::OutOfMemory, "no port or no memory for another listener is left"),
         }
     }
@@ -80,6 +81,7 @@ impl From<BindError> for Error {
         match error {
             BindError::InUse => Self(ErrorKind::AddrInUse, "the port is in use: choose another"),
             BindError::Denied => Self(ErrorKind::PermissionDenied, "the host does not allow this port"),
+            BindError::NoAddress => Self(ErrorKind::AddrNotAvailable, "the host has no such address"),
             BindError::Exhausted => Self(ErrorKind::OutOfMemory, "no port or no memory for another socket is left"),
         }
     }

@@ -124,6 +124,8 @@ errors! {
         InUse => "the port is in use: choose another",
         /// The host does not allow it.
         Denied => "the host does not allow this port: ports below 1024 may need root",
+        /// The host does not have the address that the stack is bound to.
+        NoAddress => "the host has no such address: bind to one of its own",
         /// No port is free.
         Exhausted => "no port or no memory for another listener is left",
     }
@@ -153,6 +155,8 @@ errors! {
         InUse => "the port is in use: choose another",
         /// The host does not allow it.
         Denied => "the host does not allow this port: ports below 1024 may need root",
+        /// The host does not have the address that the stack is bound to.
+        NoAddress => "the host has no such address: bind to one of its own",
         /// No port is free.
         Exhausted => "no port or no memory for another socket is left",
     }

@@ -130,7 +130,7 @@ impl fmt::Display for ArgumentError {
             Self::Unknown(name) => write!(f, "unknown argument --{name}: see --help"),
             Self::NoValue(name) => write!(f, "argument --{name} needs a value: --{name}=VALUE"),
             Self::Missing { name } => write!(f, "argument --{name} is needed: give --{name}=VALUE"),
-            Self::Invalid { name, value, reason } => write!(f, "argument --{name}={value}: {reason}"),
+            Self::Invalid { name, value, reason } => write!(f, "argument --{name}={value}: {reason}: see --help"),
         }
     }
 }

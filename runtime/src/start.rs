@@ -1,7 +1,10 @@
 //! From the entry code to `start` and to the status that the host sees.
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
+use core::any::Any;
+use core::error::Error;
 use core::fmt;
 use core::future::Future;
 
@@ -47,9 +50,21 @@ impl StartError {
         Self { message: alloc::format!("{what}: {error}"), status: status::FAILURE }
     }
 
-    /// The error that the application's `start` returned.
-    pub fn application(error: impl fmt::Display) -> Self {
-        Self { message: alloc::format!("{error}"), status: status::FAILURE }
+    /// The error that the application's `start` returned. A `StartError` keeps its status, and an [`ArgumentError`] has its own; both do so
+    /// in a `Box<dyn Error>` too.
+    pub fn application(error: impl fmt::Display + 'static) -> Self {
+        let message = alloc::format!("{error}");
+        let error: &dyn Any = &error;
+        let (start, is_argument) = match error.downcast_ref::<Box<dyn Error>>() {
+            Some(error) => (error.downcast_ref::<Self>(), error.is::<ArgumentError>()),
+            None => (error.downcast_ref::<Self>(), error.is::<ArgumentError>()),
+        };
+        let status = match start {
+            Some(start) => start.status,
+            None if is_argument => status::USAGE,
+            None => status::FAILURE,
+        };
+        Self { message, status }
     }
 }
 
@@ -65,7 +80,7 @@ impl fmt::Display for StartError {
     }
 }
 
-impl core::error::Error for StartError {}
+impl Error for StartError {}
 
 /// Runs an image: reads its arguments, then runs what `start` returns until it ends. Gives the status for the host; the reason of a failure is
 /// on the console by then.
@@ -141,7 +156,16 @@ mod tests {
         assert_eq!(run_with(&[], Ok(())), (0, String::new()));
         assert_eq!(run_with(&[], Err(StartError::application("no disk"))), (1, "test: error: no disk\n".into()));
         let missing = ArgumentError::Missing { name: "n".into() };
-        assert_eq!(run_with(&[], Err(missing.into())).0, 64);
+        assert_eq!(run_with(&[], Err(missing.clone().into())).0, 64);
+        for error in [
+            StartError::application(missing.clone()),
+            StartError::application(StartError::from(missing.clone())),
+            StartError::application(Box::<dyn Error>::from(missing.clone())),
+            StartError::application(Box::<dyn Error>::from(StartError::from(missing.clone()))),
+        ] {
+            assert_eq!(run_with(&[], Err(error)), (64, "test: error: argument --n is needed: give --n=VALUE\n".into()));
+        }
+        assert_eq!(run_with(&[], Err(StartError::application(Box::<dyn Error>::from(fmt::Error)))).0, 1);
     }
 
     #[test]

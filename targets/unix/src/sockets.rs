@@ -45,6 +45,7 @@ impl Stack for HostStack {
         open().map_err(|error: io::Error| match error.kind() {
             ErrorKind::AddrInUse => ListenError::InUse,
             ErrorKind::PermissionDenied => ListenError::Denied,
+            ErrorKind::AddrNotAvailable => ListenError::NoAddress,
             _ => ListenError::Exhausted,
         })
     }
@@ -87,6 +88,7 @@ impl Stack for HostStack {
         open().map_err(|error: io::Error| match error.kind() {
             ErrorKind::AddrInUse => BindError::InUse,
             ErrorKind::PermissionDenied => BindError::Denied,
+            ErrorKind::AddrNotAvailable => BindError::NoAddress,
             _ => BindError::Exhausted,
         })
     }

@@ -75,6 +75,10 @@ fn a_port_where_nobody_listens_refuses() {
         assert_eq!(STACK.connect(loopback(port)).await.err(), Some(ConnectError::Refused));
         let listener = STACK.listen(0).unwrap();
         assert_eq!(STACK.listen(listener.port()).err(), Some(fogbow_net::ListenError::InUse));
+        // An address for documentation (RFC 5737), which no host has.
+        let elsewhere = HostStack::new([192, 0, 2, 1].into());
+        assert_eq!(elsewhere.listen(0).err(), Some(fogbow_net::ListenError::NoAddress));
+        assert_eq!(elsewhere.bind(0).err(), Some(fogbow_net::BindError::NoAddress));
     });
 }
 

@@ -7,7 +7,10 @@ use fogbow_tests::builder::{Place, Run};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    super::on(&[Place::Unix, Place::Spt, Place::Hvt], "clock_sleeps_and_tells_the_time", sleeps_and_tells_the_time)
+    let places = [Place::Unix, Place::Spt, Place::Hvt];
+    let mut trials = super::on(&places, "clock_sleeps_and_tells_the_time", sleeps_and_tells_the_time);
+    trials.extend(super::on(&places, "clock_refuses_what_is_no_number_with_64", refuses_what_is_no_number));
+    trials
 }
 
 /// Five lines 40 ms apart: no earlier than that by the host's clock, and the date is the host's.
@@ -22,6 +25,12 @@ fn sleeps_and_tells_the_time(place: Place) -> Result<()> {
     ensure!(lines.len() == 5, "not five lines with this year's date: {ended:?}");
     let monotonic = lines.iter().map(|line| first_number(line)).collect::<Result<Vec<_>>>()?;
     ensure!(monotonic.is_sorted(), "the monotonic clock runs back: {monotonic:?}");
+    Ok(())
+}
+
+fn refuses_what_is_no_number(place: Place) -> Result<()> {
+    let ended = place.start("clock", &Run { arguments: &["--count=many"], ..Run::default() })?.ended()?;
+    ensure!(ended.status == Some(64) && ended.console.contains("argument --count=many"), "{ended:?}");
     Ok(())
 }
 
