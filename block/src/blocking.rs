@@ -23,6 +23,10 @@ use crate::{Block, BlockError, BlockInfo, Cause, Operation, write_run};
 /// Sectors fetched at first, and at most, beyond those that were asked for: each fetch of an operation doubles it.
 const AHEAD: Range<u64> = 8..256;
 
+/// How often an operation may read each of the sectors that it has room for. Code without a cache reads some many times, but a chain on the device that
+/// leads back to its beginning would be followed for ever.
+const READS_PER_SECTOR: u64 = 64;
+
 type Sectors = BTreeMap<u64, Vec<u8>>;
 
 /// A device, and sectors of it in memory.
@@ -41,6 +45,8 @@ pub struct Attempt<'a> {
     kept: &'a Sectors,
     changed: RefCell<Sectors>,
     missing: Cell<Option<(u64, u64)>>,
+    /// Sectors that it may still read.
+    reads: Cell<u64>,
 }
 
 /// Why an attempt cannot go on.
@@ -52,6 +58,8 @@ pub enum Interruption {
     OutOfRange,
     /// The device cannot be written.
     ReadOnly,
+    /// The operation has read far more than there is: what it follows on the device leads in circles.
+    Endless,
 }
 
 impl fmt::Display for Interruption {
@@ -60,6 +68,7 @@ impl fmt::Display for Interruption {
             Self::Missing => "a sector has to be fetched first",
             Self::OutOfRange => "the range is not of whole sectors of the device",
             Self::ReadOnly => "the device is read-only",
+            Self::Endless => "what is stored leads in circles",
         })
     }
 }
@@ -90,7 +99,8 @@ impl<B: Block> Blocking<B> {
         }
         let mut ahead = AHEAD.start;
         loop {
-            let attempt = Attempt { info: self.device.info(), kept: &kept, changed: RefCell::default(), missing: Cell::new(None) };
+            let reads = Cell::new(READS_PER_SECTOR * self.limit as u64);
+            let attempt = Attempt { info: self.device.info(), kept: &kept, changed: RefCell::default(), missing: Cell::new(None), reads };
             let result = operation(&attempt);
             let (missing, changed) = (attempt.missing.get(), attempt.changed.into_inner());
             if let Some((sector, count)) = missing {
@@ -153,6 +163,7 @@ impl Attempt<'_> {
     /// [`Interruption`]; the operation has to end with whatever error it likes.
     pub fn read(&self, sector: u64, into: &mut [u8]) -> Result<(), Interruption> {
         let count = self.check(sector, into.len())?;
+        self.reads.set(self.reads.get().checked_sub(count).ok_or(Interruption::Endless)?);
         let changed = self.changed.borrow();
         for (at, piece) in (sector..).zip(into.chunks_exact_mut(self.info.sector_size)) {
             match changed.get(&at).or_else(|| self.kept.get(&at)) {
@@ -226,6 +237,19 @@ mod tests {
             assert_eq!(disk.counts().reads, 6, "what was fetched stays");
             assert_eq!(blocking.run(|attempt| add(attempt, 499..501)).await.unwrap(), Err(Interruption::OutOfRange));
             assert_eq!(disk.counts().sectors_written, 780, "an operation that fails writes nothing");
+        });
+    }
+
+    #[test]
+    fn an_operation_that_goes_in_circles_ends() {
+        Simulation::new(1).block_on(async {
+            let blocking = Blocking::new(Ram::new("disk", 512, 500).unwrap(), 512 * 100);
+            let circle = blocking.run(|attempt| -> Result<(), _> {
+                loop {
+                    attempt.read(7, &mut [0; 512])?;
+                }
+            });
+            assert_eq!(circle.await.unwrap(), Err(Interruption::Endless));
         });
     }
 

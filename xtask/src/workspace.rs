@@ -109,6 +109,10 @@ fn profiles_of(manifest: &str, optimize: Optimize) -> anyhow::Result<String> {
         profile: toml::Table,
     }
     let mut profiles: Profiles = toml::from_str(manifest)?;
+    // An image need not have the packages that are singled out, and cargo warns of those that it has not.
+    for profile in profiles.profile.iter_mut().filter_map(|(_, profile)| profile.as_table_mut()) {
+        profile.remove("package");
+    }
     let release = profiles.profile.get_mut("release").and_then(toml::Value::as_table_mut);
     if let (Optimize::Size, Some(release)) = (optimize, release) {
         release.insert("opt-level".into(), "s".into());
@@ -136,7 +140,7 @@ mod tests {
 
     #[test]
     fn profiles_are_copied_and_nothing_else() {
-        let text = "[workspace]\nmembers = []\n[profile.dev]\npanic = \"abort\"\n[profile.release]\nopt-level = 3\nlto = \"fat\"\n";
+        let text = "[workspace]\nmembers = []\n[profile.dev]\npanic = \"abort\"\n[profile.dev.package.some]\nopt-level = 3\n[profile.release]\nopt-level = 3\nlto = \"fat\"\n";
         assert_eq!(
             profiles_of(text, Optimize::Speed).unwrap(),
             "[profile.dev]\npanic = \"abort\"\n\n[profile.release]\nlto = \"fat\"\nopt-level = 3\n"

@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `memory`; all of them when none is named. With
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`; all of them when none is named. With
 //! `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
 //! machines drift; figures are medians.
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod boot;
 mod http;
 mod memory;
@@ -20,8 +21,14 @@ use fogbow_tests::measure::Row;
 /// What measures a section.
 type Section = fn(&Options) -> Result<Vec<Row>>;
 
-const SECTIONS: [(&str, Section); 5] =
-    [("sizes", sizes::rows), ("boot", boot::rows), ("http", http::rows), ("streams", streams::rows), ("memory", memory::rows)];
+const SECTIONS: [(&str, Section); 6] = [
+    ("sizes", sizes::rows),
+    ("boot", boot::rows),
+    ("http", http::rows),
+    ("streams", streams::rows),
+    ("blocks", blocks::rows),
+    ("memory", memory::rows),
+];
 
 /// What the command line says.
 #[derive(Debug, Default)]

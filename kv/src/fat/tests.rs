@@ -1,0 +1,149 @@
+use super::*;
+use fogbow::simulation::Simulation;
+use fogbow_block::fault::{Fault, FaultDisk};
+use fogbow_block::{Operation, Ram};
+use proptest::prelude::*;
+use std::vec;
+
+const SECTORS: u16 = 6000;
+const TABLE: u16 = 24;
+
+/// An empty FAT16 volume: one sector to a cluster, one table, 512 entries in the root.
+fn formatted() -> Vec<u8> {
+    let mut image = vec![0; usize::from(SECTORS) * 512];
+    image[..3].copy_from_slice(&[0xeb, 0x3c, 0x90]);
+    image[3..11].copy_from_slice(b"FOGBOW  ");
+    for (at, value) in [(11, 512_u16), (14, 1), (17, 512), (19, SECTORS), (22, TABLE), (24, 32), (26, 2)] {
+        image[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    (image[13], image[16], image[21], image[38]) = (1, 1, 0xf8, 0x29);
+    image[43..62].copy_from_slice(b"NO NAME    FAT16   ");
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    image[512..516].copy_from_slice(&[0xf8, 0xff, 0xff, 0xff]);
+    image
+}
+
+async fn disk(image: &[u8]) -> FaultDisk {
+    let disk = FaultDisk::new(Ram::new("disk", 512, SECTORS.into()).unwrap(), 1);
+    disk.write(0, image).await.unwrap();
+    disk.flush().await.unwrap();
+    disk
+}
+
+async fn store(disk: &FaultDisk) -> Fat<FaultDisk> {
+    Fat::open(disk.clone(), 1 << 20).await.unwrap()
+}
+
+fn key(text: &str) -> Key<'_> {
+    Key::new(text).unwrap()
+}
+
+#[test]
+fn values_and_dictionaries_are_kept() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let store = store(&disk).await;
+        let value: Vec<u8> = (0..100_000).map(|index| (index / 9) as u8).collect();
+        store.set(key("LOGS/JAN/BIG.BIN"), &value).await.unwrap();
+        store.set(key("logs/a.txt"), b"hello").await.unwrap();
+        store.set(key("logs/a.txt"), b"hello, world").await.unwrap();
+        let again = Fat::open(disk.clone(), 1 << 20).await.unwrap();
+        assert!(again.get(key("LOGS/JAN/BIG.BIN")).await.unwrap() == value);
+        assert_eq!(again.get(key("logs/A.TXT")).await.unwrap(), b"hello, world");
+        assert_eq!(again.get_partial(key("LOGS/A.TXT"), 7, 3).await.unwrap(), b"wor");
+        assert_eq!(again.get_partial(key("LOGS/A.TXT"), u64::MAX, 3).await.unwrap(), b"");
+        let names = again.list(key("LOGS")).await.unwrap();
+        assert_eq!(names, [Name { name: "A.TXT".into(), kind: Kind::Value }, Name { name: "JAN".into(), kind: Kind::Dictionary }]);
+        assert_eq!(again.list(key("LOGS/A.TXT")).await, Err(ReadError::IsValue("LOGS/A.TXT".into())));
+        assert_eq!(again.get(key("LOGS")).await, Err(ReadError::IsDictionary("LOGS".into())));
+        assert_eq!(again.get(key("LOGS/B")).await, Err(ReadError::NotFound("LOGS/B".into())));
+        assert_eq!(again.digest(key("LOGS/A.TXT")).await, Ok(Digest::of(b"hello, world")));
+        assert_eq!(again.last_modified(Key::ROOT).await, Ok(WallTime::from_unix_nanos(1_767_225_600_000_000_000)));
+        assert_eq!(again.set(key("LOGS"), b"").await, Err(WriteError::Conflict("LOGS".into())));
+        assert_eq!(again.set(key("LOGS/A.TXT/B"), b"").await, Err(WriteError::Conflict("LOGS/A.TXT/B".into())));
+        assert!(matches!(again.set(key("a-very-long-name"), b"").await, Err(WriteError::Unsupported { .. })));
+    });
+}
+
+#[test]
+fn changes_are_made_whole_or_not_at_all() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let store = store(&disk).await;
+        store.set(key("A"), b"1").await.unwrap();
+        let changes = [Change::Rename(key("A"), key("D/B")), Change::Set(key("C"), b"3"), Change::Set(key("C/D"), b"4")];
+        assert!(store.batch(&changes).await.is_err());
+        assert_eq!(store.get(key("A")).await.unwrap(), b"1");
+        assert_eq!(store.exists(key("D")).await, Ok(None));
+        store.batch(&changes[..2]).await.unwrap();
+        assert_eq!((store.get(key("D/B")).await.unwrap(), store.exists(key("A")).await), (b"1".to_vec(), Ok(None)));
+        store.set_partial(key("C"), 3, b"xy").await.unwrap();
+        assert_eq!(store.get(key("C")).await.unwrap(), b"3\0\0xy");
+        assert_eq!(store.allocate(key("C"), 1).await, Err(WriteError::Exists("C".into())));
+        let before = disk.counts().sectors_written;
+        assert!(matches!(store.set(key("BIG"), &vec![1; 4 << 20]).await, Err(WriteError::NoSpace(_) | WriteError::Unavailable { .. })));
+        assert_eq!(disk.counts().sectors_written, before, "what does not fit changes nothing");
+        disk.fail(Operation::Write, 1, Fault::Error);
+        assert!(store.set(key("E"), b"5").await.is_err());
+        assert_eq!(store.exists(key("E")).await, Ok(None), "what is on the device counts");
+        store.remove(Key::ROOT).await.unwrap();
+        assert_eq!(store.list(Key::ROOT).await, Ok(Vec::new()));
+    });
+}
+
+#[test]
+fn a_stream_needs_little_memory_and_notices_changes() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let value: Vec<u8> = (0..900_000).map(|index| (index / 9) as u8).collect();
+        Fat::open(disk.clone(), 4 << 20).await.unwrap().set(key("BIG"), &value).await.unwrap();
+        let store = Fat::open(disk.clone(), 400 << 10).await.unwrap();
+        let mut reader = store.read(key("BIG")).await.unwrap();
+        let mut back = vec![0; value.len()];
+        reader.read_exact(&mut back).await.unwrap();
+        assert!(back == value);
+        let mut reader = store.read(key("BIG")).await.unwrap();
+        reader.read_exact(&mut back[..10]).await.unwrap();
+        store.set(key("BIG2"), b"").await.unwrap();
+        assert_eq!(reader.read(&mut back).await, Err(ReadError::Changed("BIG".into())));
+    });
+}
+
+#[test]
+fn what_is_no_volume_is_refused() {
+    Simulation::new(1).block_on(async {
+        for (at, byte, reason) in
+            [(510, 0, "not that of a FAT volume"), (13, 0, "make no sense"), (20, 0xff, "cut short"), (22, 1, "more clusters")]
+        {
+            let mut image = formatted();
+            image[at] = byte;
+            let error = Fat::open(disk(&image).await, 1 << 20).await.unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        let large = Ram::new("disk", 4096, 1000).unwrap();
+        assert!(Fat::open(large, 1 << 20).await.unwrap_err().to_string().contains("sectors of 4096 bytes"));
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// Whatever the table and the directories say, every operation ends, with a value or an error.
+    #[test]
+    fn damaged_volumes_are_errors_or_read(
+        changes in proptest::collection::vec((prop_oneof![0_usize..64, 512..560_usize, 25 * 512..26 * 512_usize, 57 * 512..60 * 512_usize], any::<u8>()), 1..12),
+    ) {
+        Simulation::new(1).block_on(async move {
+            let disk = disk(&formatted()).await;
+            let whole = store(&disk).await;
+            whole.set(key("A"), &[1; 3000]).await.unwrap();
+            whole.set(key("D/B"), &[2; 600]).await.unwrap();
+            for (at, byte) in changes {
+                disk.damage((at / 512) as u64, at % 512, &[byte]);
+            }
+            if let Ok(store) = Fat::open(disk, 1 << 20).await {
+                let _ = (store.get(key("A")).await, store.get(key("D/B")).await, store.list(key("D")).await, store.last_modified(Key::ROOT).await);
+                let _ = (store.set(key("D/C"), &[3; 2000]).await, store.remove(key("A")).await, store.set(key("E"), &[4; 10]).await);
+            }
+        });
+    }
+}

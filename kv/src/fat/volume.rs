@@ -1,0 +1,354 @@
+//! One operation on a volume: what it does to embedded-sdmmc, which blocks.
+
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use embedded_sdmmc::{
+    Attributes, BlockCount, BlockDevice, BlockIdx, DirEntry, Error, LfnBuffer, Mode, RawDirectory, RawVolume, ShortFileName, TimeSource,
+    Timestamp, VolumeIdx, VolumeManager,
+};
+use fogbow::time::WallTime;
+use fogbow_block::blocking::{Attempt, Interruption};
+
+use crate::Kind;
+use crate::key::{Key, MAX_SEGMENT};
+
+/// Directories and files that an operation has open at once.
+const OPEN: usize = 4;
+
+/// The types of a FAT16 and a FAT32 partition, which embedded-sdmmc takes for the same.
+const FAT: u8 = 0x0c;
+
+/// The first year that FAT can write, and the last.
+const YEARS: core::ops::RangeInclusive<i16> = 1980..=2097;
+
+/// Why an operation failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    NotFound,
+    Exists,
+    Conflict,
+    NoSpace,
+    Name,
+    Volume(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("there is nothing"),
+            Self::Exists => f.write_str("there is something already"),
+            Self::Conflict => f.write_str("something is in the way"),
+            Self::NoSpace => f.write_str("the volume is full"),
+            Self::Name => f.write_str("the name is too long for a new one"),
+            Self::Volume(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl From<Error<Interruption>> for Failure {
+    fn from(error: Error<Interruption>) -> Self {
+        match error {
+            Error::NotFound => Self::NotFound,
+            Error::FileAlreadyExists | Error::DirAlreadyExists => Self::Exists,
+            Error::OpenedDirAsFile | Error::OpenedFileAsDir | Error::DeleteNonEmptyDir => Self::Conflict,
+            Error::NotEnoughSpace | Error::DiskFull | Error::AllocationError => Self::NoSpace,
+            Error::FilenameError(_) => Self::Name,
+            other => Self::Volume(other.to_string()),
+        }
+    }
+}
+
+/// The sectors of an attempt as embedded-sdmmc wants them: behind a partition table of one partition, which it insists on.
+struct Disk<'a>(&'a Attempt<'a>);
+
+impl BlockDevice for Disk<'_> {
+    type Error = Interruption;
+
+    fn read(&self, blocks: &mut [embedded_sdmmc::Block], start: BlockIdx) -> Result<(), Interruption> {
+        for (at, block) in (start.0..).zip(blocks) {
+            match at.checked_sub(1) {
+                None => block.contents = self.table(),
+                Some(sector) => self.0.read(sector.into(), &mut block.contents)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, blocks: &[embedded_sdmmc::Block], start: BlockIdx) -> Result<(), Interruption> {
+        for (at, block) in (start.0..).zip(blocks) {
+            let sector = at.checked_sub(1).ok_or(Interruption::OutOfRange)?;
+            self.0.write(sector.into(), &block.contents)?;
+        }
+        Ok(())
+    }
+
+    fn num_blocks(&self) -> Result<BlockCount, Interruption> {
+        Ok(BlockCount(self.sectors() + 1))
+    }
+}
+
+impl Disk<'_> {
+    fn sectors(&self) -> u32 {
+        u32::try_from(self.0.info().sectors).unwrap_or(u32::MAX).min(u32::MAX - 1)
+    }
+
+    fn table(&self) -> [u8; 512] {
+        let mut table = [0; 512];
+        table[450] = FAT;
+        table[454] = 1;
+        table[458..462].copy_from_slice(&self.sectors().to_le_bytes());
+        table[510..].copy_from_slice(&[0x55, 0xaa]);
+        table
+    }
+}
+
+/// The time at which an operation began: each run of it writes the same.
+struct Now(WallTime);
+
+impl TimeSource for Now {
+    fn get_timestamp(&self) -> Timestamp {
+        let moment = jiff::Timestamp::from_nanosecond(self.0.as_unix_nanos().into()).unwrap_or_default();
+        let date = jiff::tz::Offset::UTC.to_datetime(moment);
+        Timestamp {
+            year_since_1970: ((*YEARS.start()).max(date.year()).min(*YEARS.end()) - 1970) as u8,
+            zero_indexed_month: (date.month() - 1) as u8,
+            zero_indexed_day: (date.day() - 1) as u8,
+            hours: date.hour() as u8,
+            minutes: date.minute() as u8,
+            seconds: date.second() as u8,
+        }
+    }
+}
+
+fn wall(time: Timestamp) -> WallTime {
+    let fields = [time.zero_indexed_month + 1, time.zero_indexed_day + 1, time.hours, time.minutes, time.seconds].map(|field| field as i8);
+    let [month, day, hour, minute, second] = fields;
+    let date = jiff::civil::DateTime::new(1970 + i16::from(time.year_since_1970), month, day, hour, minute, second, 0);
+    let moment = date.ok().and_then(|date| jiff::tz::Offset::UTC.to_timestamp(date).ok());
+    WallTime::from_unix_nanos(moment.map_or(0, |moment| u64::try_from(moment.as_nanosecond()).unwrap_or(0)))
+}
+
+pub(super) fn kind(attributes: Attributes) -> Kind {
+    if attributes.is_directory() { Kind::Dictionary } else { Kind::Value }
+}
+
+/// A volume during one run of an operation.
+pub(super) struct Volume<'a> {
+    manager: VolumeManager<Disk<'a>, Now, OPEN, OPEN, 1>,
+    volume: RawVolume,
+}
+
+impl<'a> Volume<'a> {
+    pub(super) fn open(attempt: &'a Attempt<'a>, now: WallTime) -> Result<Self, Failure> {
+        check(attempt)?;
+        let manager = VolumeManager::new_with_limits(Disk(attempt), Now(now), 1);
+        let volume = manager.open_raw_volume(VolumeIdx(0))?;
+        Ok(Self { manager, volume })
+    }
+
+    /// Ends an operation: a volume that is closed has written what it knows of free space.
+    pub(super) fn finish<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        let value = result?;
+        self.manager.close_volume(self.volume)?;
+        Ok(value)
+    }
+
+    /// What is in an open directory, with the names that it shows.
+    fn entries(&self, directory: RawDirectory) -> Result<Vec<(String, DirEntry)>, Failure> {
+        // A name of 255 UTF-16 units takes three times as many bytes at most.
+        let mut storage = [0; 3 * MAX_SEGMENT];
+        let mut names = LfnBuffer::new(&mut storage);
+        let mut entries = Vec::new();
+        self.manager.iterate_dir_lfn(directory, &mut names, |entry, long| {
+            let name = long.map_or_else(|| entry.name.to_string(), ToString::to_string);
+            if !entry.attributes.is_volume() && name != "." && name != ".." {
+                entries.push((name, entry.clone()));
+            }
+            core::ops::ControlFlow::Continue(())
+        })?;
+        Ok(entries)
+    }
+
+    fn entry(&self, directory: RawDirectory, segment: &str) -> Result<Option<DirEntry>, Failure> {
+        let is_it =
+            |name: &str, entry: &DirEntry| name.eq_ignore_ascii_case(segment) || entry.name.to_string().eq_ignore_ascii_case(segment);
+        let entries = self.entries(directory)?;
+        let exact = entries.iter().find(|(name, _)| name == segment);
+        Ok(exact.or_else(|| entries.iter().find(|(name, entry)| is_it(name, entry))).map(|(_, entry)| entry.clone()))
+    }
+
+    /// Opens the directory of these segments; makes those that are missing if that is wished, else gives `None`.
+    fn directory<'k>(&self, segments: impl Iterator<Item = &'k str>, makes: bool) -> Result<Option<RawDirectory>, Failure> {
+        let mut directory = self.manager.open_root_dir(self.volume)?;
+        for segment in segments {
+            let name = match self.entry(directory, segment)? {
+                Some(entry) if !entry.attributes.is_directory() => {
+                    self.manager.close_dir(directory)?;
+                    return if makes { Err(Failure::Conflict) } else { Ok(None) };
+                }
+                Some(entry) => entry.name,
+                None if makes => {
+                    let name = ShortFileName::create_from_str(segment).map_err(|_| Failure::Name)?;
+                    self.manager.make_dir_in_dir(directory, name.clone())?;
+                    name
+                }
+                None => {
+                    self.manager.close_dir(directory)?;
+                    return Ok(None);
+                }
+            };
+            let below = self.manager.open_dir(directory, name)?;
+            self.manager.close_dir(directory)?;
+            directory = below;
+        }
+        Ok(Some(directory))
+    }
+
+    /// Opens the directory above a key, and gives the key's last segment.
+    fn above<'k>(&self, key: Key<'k>, makes: bool) -> Result<Option<(RawDirectory, &'k str)>, Failure> {
+        let (above, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
+        let segments = above.split('/').filter(|segment| !segment.is_empty());
+        Ok(self.directory(segments, makes)?.map(|directory| (directory, name)))
+    }
+
+    pub(super) fn find(&self, key: Key<'_>) -> Result<Option<DirEntry>, Failure> {
+        let Some((directory, name)) = self.above(key, false)? else { return Ok(None) };
+        let entry = self.entry(directory, name)?;
+        self.manager.close_dir(directory)?;
+        Ok(entry)
+    }
+
+    pub(super) fn list(&self, key: Key<'_>) -> Result<Vec<(String, Kind, DirEntry)>, Failure> {
+        let segments = key.as_str().split('/').filter(|segment| !segment.is_empty());
+        let directory = self.directory(segments, false)?.ok_or(Failure::NotFound)?;
+        let entries = self.entries(directory)?;
+        self.manager.close_dir(directory)?;
+        // A name that is no key cannot be asked for.
+        let named = entries.into_iter().filter(|(name, _)| !name.contains('/') && Key::new(name).is_ok());
+        Ok(named.map(|(name, entry)| (name, kind(entry.attributes), entry)).collect())
+    }
+
+    /// At most `length` bytes of a file from `at` on.
+    pub(super) fn read(&self, key: Key<'_>, at: u32, length: usize) -> Result<Vec<u8>, Failure> {
+        let (directory, name) = self.above(key, false)?.ok_or(Failure::NotFound)?;
+        let entry = self.entry(directory, name)?.ok_or(Failure::NotFound)?;
+        let file = self.manager.open_file_in_dir(directory, entry.name, Mode::ReadOnly)?;
+        self.manager.file_seek_from_start(file, at.min(entry.size))?;
+        let mut value = vec![0; length.min((entry.size - at.min(entry.size)) as usize)];
+        let mut filled = 0;
+        while filled < value.len() {
+            match self.manager.read(file, &mut value[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        value.truncate(filled);
+        self.manager.close_file(file)?;
+        self.manager.close_dir(directory)?;
+        Ok(value)
+    }
+
+    pub(super) fn set(&self, key: Key<'_>, value: &[u8]) -> Result<(), Failure> {
+        if key.is_root() {
+            return Err(Failure::Conflict);
+        }
+        if value.len() as u64 > super::LARGEST {
+            return Err(Failure::NoSpace);
+        }
+        let (directory, name) = self.above(key, true)?.ok_or(Failure::NotFound)?;
+        let name = match self.entry(directory, name)? {
+            Some(entry) if entry.attributes.is_directory() => return Err(Failure::Conflict),
+            Some(entry) => entry.name,
+            None => ShortFileName::create_from_str(name).map_err(|_| Failure::Name)?,
+        };
+        let file = self.manager.open_file_in_dir(directory, name, Mode::ReadWriteCreateOrTruncate)?;
+        self.manager.write(file, value)?;
+        self.manager.close_file(file)?;
+        Ok(self.manager.close_dir(directory)?)
+    }
+
+    pub(super) fn remove(&self, key: Key<'_>) -> Result<(), Failure> {
+        if key.is_root() {
+            return self.list(key)?.into_iter().try_for_each(|(name, ..)| match Key::new(&name) {
+                Ok(below) => self.remove(below),
+                Err(_) => Ok(()),
+            });
+        }
+        let Some(entry) = self.find(key)? else { return Ok(()) };
+        if entry.attributes.is_directory() {
+            for (name, ..) in self.list(key)? {
+                let below = alloc::format!("{key}/{name}");
+                self.remove(Key::new(&below).map_err(|_| Failure::Name)?)?;
+            }
+        }
+        let Some((directory, _)) = self.above(key, false)? else { return Ok(()) };
+        self.manager.delete_entry_in_dir(directory, entry.name)?;
+        Ok(self.manager.close_dir(directory)?)
+    }
+
+    pub(super) fn rename(&self, from: Key<'_>, to: Key<'_>) -> Result<(), Failure> {
+        let entry = self.find(from)?.ok_or(Failure::NotFound)?;
+        if entry.attributes.is_directory() {
+            return Err(Failure::Volume("dictionaries of a FAT volume cannot be renamed: rename their values".into()));
+        }
+        if from == to {
+            return Ok(());
+        }
+        if to.below(from).is_some() || from.below(to).is_some() {
+            return Err(Failure::Conflict);
+        }
+        let value = self.read(from, 0, entry.size as usize)?;
+        self.remove(from)?;
+        self.set(to, &value)
+    }
+
+    /// When a file was written, or the latest of those below a directory.
+    pub(super) fn modified(&self, key: Key<'_>) -> Result<WallTime, Failure> {
+        match self.find(key) {
+            Ok(Some(entry)) if !entry.attributes.is_directory() => return Ok(wall(entry.mtime)),
+            Ok(None) if !key.is_root() => return Err(Failure::NotFound),
+            Err(failure) if !key.is_root() => return Err(failure),
+            _ => {}
+        }
+        let mut latest = WallTime::default();
+        for (name, ..) in self.list(key)? {
+            let below = if key.is_root() { name } else { alloc::format!("{key}/{name}") };
+            if let Ok(below) = Key::new(&below) {
+                latest = latest.max(self.modified(below)?);
+            }
+        }
+        Ok(latest)
+    }
+}
+
+/// Checks what embedded-sdmmc takes for granted in a volume's first sector: that clusters have sectors, and that everything lies on the device.
+fn check(attempt: &Attempt<'_>) -> Result<(), Failure> {
+    let mut sector = [0; 512];
+    attempt.read(0, &mut sector).map_err(|interruption| Failure::Volume(interruption.to_string()))?;
+    let half = |at: usize| u64::from(u16::from_le_bytes([sector[at], sector[at + 1]]));
+    let word = |at: usize| half(at) | half(at + 2) << 16;
+    let (bytes, per_cluster, reserved, tables) = (half(11), u64::from(sector[13]), half(14), u64::from(sector[16]));
+    let sectors = if half(19) != 0 { half(19) } else { word(32) };
+    let table = if half(22) != 0 { half(22) } else { word(36) };
+    let root = half(17).div_ceil(16);
+    let wrong = |reason: &str| Err(Failure::Volume(reason.into()));
+    if sector[510..] != [0x55, 0xaa] || bytes != 512 {
+        return wrong("the first sector is not that of a FAT volume with sectors of 512 bytes");
+    }
+    if !per_cluster.is_power_of_two() || reserved == 0 || !(1..=2).contains(&tables) || table == 0 {
+        return wrong("the first sector's numbers make no sense");
+    }
+    let data = reserved + tables * table + root;
+    if sectors > attempt.info().sectors || data >= sectors {
+        return wrong("the volume is larger than the device: it was cut short");
+    }
+    // FAT32 has no root directory of a fixed size, and 32 bits for each cluster.
+    let entry = if half(17) == 0 { 4 } else { 2 };
+    if ((sectors - data) / per_cluster + 2) * entry > table * 512 {
+        return wrong("the volume has more clusters than its table has room for");
+    }
+    Ok(())
+}
