@@ -192,7 +192,7 @@ impl<'a> Volume<'a> {
                 Some(entry) => entry.name,
                 None if makes => {
                     let name = ShortFileName::create_from_str(segment).map_err(|_| Failure::Name)?;
-                    self.manager.make_dir_in_dir(directory, name.clone())?;
+                    self.manager.make_dir_in_dir(directory, name)?;
                     name
                 }
                 None => {
