@@ -22,13 +22,15 @@ pub enum Place {
     Spt,
     /// Our hvt tender on `/dev/kvm`.
     Hvt,
+    /// A virtual machine in QEMU, emulated: q35, or another with `-machine` among the tender's options.
+    Virtio,
 }
 
 impl Place {
-    /// Every place.
+    /// Every place that has networks.
     pub const ALL: [Self; 4] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt];
 
-    /// The places where an image runs apart from the host, with memory of its own.
+    /// Those of them where an image runs apart from the host, with memory of its own.
     pub const IMAGES: [Self; 2] = [Self::Spt, Self::Hvt];
 
     /// The builder's name of the target.
@@ -38,6 +40,7 @@ impl Place {
             Self::Unix | Self::UnixDirect => "unix",
             Self::Spt => "spt",
             Self::Hvt => "hvt",
+            Self::Virtio => "virtio",
         }
     }
 
@@ -57,6 +60,7 @@ impl Place {
     pub fn start(self, image: &str, run: &Run<'_>) -> Result<Guest> {
         let path = self.image_with(image, run.build)?;
         let mut command = match (self, run.namespace) {
+            (Self::Virtio, namespace) => qemu(namespace, &path, run)?,
             (Self::Unix | Self::UnixDirect, namespace) => command_in(namespace, &path),
             (Self::Spt | Self::Hvt, namespace) => {
                 if self == Self::Hvt {
@@ -69,6 +73,11 @@ impl Place {
                 command
             }
         };
+        if self == Self::Virtio {
+            let line = [run.address(self), run.arguments.iter().map(|argument| (*argument).to_owned()).collect()].concat().join(" ");
+            command.args(["-append", &line]);
+            return Guest::start_in_qemu(command);
+        }
         command.args(run.address(self)).args(run.arguments);
         Guest::start(command)
     }
@@ -211,6 +220,22 @@ fn command_in(namespace: Option<&Namespace>, program: &Path) -> Command {
         None => Command::new(program),
     }
 }
+
+/// The command that boots `image` in QEMU, but for its arguments.
+fn qemu(namespace: Option<&Namespace>, image: &Path, run: &Run<'_>) -> Result<Command> {
+    let found = Command::new(QEMU).arg("--version").output();
+    found.map_err(|error| Skip(format!("{QEMU}: {error}")))?;
+    let mut command = command_in(namespace, Path::new(QEMU));
+    if !run.tender.contains(&"-machine") {
+        command.args(["-machine", "q35"]);
+    }
+    command.args(["-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-m", &run.memory.to_string()]).args(run.tender);
+    command.arg("-kernel").arg(image);
+    Ok(command)
+}
+
+const QEMU: &str = "qemu-system-x86_64";
 
 /// Checks once that a guest runs on `/dev/kvm`.
 fn require_kvm() -> Result<()> {

@@ -7,8 +7,8 @@ pub struct Fault {
     pub name: &'static str,
     /// Part of the message on spt, where the tender reports what the host's kernel says.
     pub spt: &'static str,
-    /// Part of the message on hvt, where the image itself knows its memory.
-    pub hvt: &'static str,
+    /// Part of the message on hvt and virtio, where the image itself knows its memory.
+    pub machine: &'static str,
 }
 
 /// Every violation. Each ends with a message that says what it was, and status 255.
@@ -29,6 +29,6 @@ pub const FAULTS: [Fault; 14] = [
     fault("panic", "a deliberate panic", "a deliberate panic"),
 ];
 
-const fn fault(name: &'static str, spt: &'static str, hvt: &'static str) -> Fault {
-    Fault { name, spt, hvt }
+const fn fault(name: &'static str, spt: &'static str, machine: &'static str) -> Fault {
+    Fault { name, spt, machine }
 }

@@ -75,7 +75,7 @@ fn tests() -> Vec<Test> {
     ];
     tests.extend(FAULTS.iter().map(|fault| {
         let script = format!("tender --mem=64 /images/faults.hvt --fault={}", fault.name);
-        prints(&format!("fault_{}_is_stopped", fault.name), &script, 255, fault.hvt)
+        prints(&format!("fault_{}_is_stopped", fault.name), &script, 255, fault.machine)
     }));
     // As they run.
     tests.sort_by(|a, b| a.case.name.cmp(&b.case.name));

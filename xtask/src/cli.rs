@@ -104,6 +104,9 @@ pub(crate) struct RunArgs {
     /// The image's memory in megabytes
     #[arg(long, value_name = "MB")]
     pub(crate) mem: Option<u32>,
+    /// Let the machine wait for gdb on port 1234 before its first instruction (virtio)
+    #[arg(long)]
+    pub(crate) gdb: bool,
     /// Run under this tender, a path or a program such as solo5-spt, instead of ours
     #[arg(long, value_name = "PATH|PROGRAM")]
     pub(crate) tender: Option<String>,

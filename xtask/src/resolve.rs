@@ -16,17 +16,19 @@ pub(crate) enum Target {
     Unix,
     Spt,
     Hvt,
+    Virtio,
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 3] = [Self::Unix, Self::Spt, Self::Hvt];
-    const NAMES: [&'static str; 3] = ["unix", "spt", "hvt"];
+    pub(crate) const ALL: [Self; 4] = [Self::Unix, Self::Spt, Self::Hvt, Self::Virtio];
+    const NAMES: [&'static str; 4] = ["unix", "spt", "hvt", "virtio"];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unix => "unix",
             Self::Spt => "spt",
             Self::Hvt => "hvt",
+            Self::Virtio => "virtio",
         }
     }
 
@@ -36,21 +38,27 @@ impl Target {
             Self::Unix => "fogbow_unix",
             Self::Spt => "fogbow_spt",
             Self::Hvt => "fogbow_hvt",
+            Self::Virtio => "fogbow_virtio",
         }
     }
 
-    /// What an image's ABI note says; `None` where the result is a process, not an image. The versions are `SPT_ABI_VERSION` of `spt_abi.h` and
+    /// What an image's ABI note says; `None` where no tender of ours or of Solo5 runs it. The versions are `SPT_ABI_VERSION` of `spt_abi.h` and
     /// `HVT_ABI_VERSION` of `hvt_abi.h`.
     pub(crate) fn abi(self) -> Option<elf::Abi> {
         match self {
-            Self::Unix => None,
+            Self::Unix | Self::Virtio => None,
             Self::Spt => Some(elf::Abi { target: elf::Target::Spt, version: 2 }),
             Self::Hvt => Some(elf::Abi { target: elf::Target::Hvt, version: 2 }),
         }
     }
 
-    /// True when the result is an image for a tender, false when it is a process.
+    /// True when the result is an image, false when it is a process.
     pub(crate) fn is_image(self) -> bool {
+        self != Self::Unix
+    }
+
+    /// True when the image runs under a tender.
+    pub(crate) fn has_tender(self) -> bool {
         self.abi().is_some()
     }
 }
@@ -158,7 +166,8 @@ impl Implementation {
     fn is_on(self, target: Target) -> bool {
         match self {
             Self::HostStack | Self::Directory => target == Target::Unix,
-            Self::DirectStack | Self::Frames | Self::Block | Self::Embedded | Self::Memory => true,
+            Self::DirectStack | Self::Frames | Self::Block => target != Target::Virtio,
+            Self::Embedded | Self::Memory => true,
         }
     }
 
@@ -399,6 +408,11 @@ mod tests {
             resolve(APPLICATION, Target::Spt, &[("service", StackChoice::Host)]),
             Err("device 'service' (stack, the host's sockets): the target spt cannot offer it; unix can".to_owned())
         );
+        assert_eq!(
+            resolve(APPLICATION, Target::Virtio, &[]),
+            Err("device 'service' (stack, direct stack over a net device): the target virtio cannot offer it; unix, spt, hvt can"
+                .to_owned())
+        );
         let error = resolve(APPLICATION, Target::Unix, &[("servce", StackChoice::Host)]).unwrap_err();
         assert!(error.contains("did you mean \"service\"?"), "{error}");
     }
@@ -439,6 +453,6 @@ mod tests {
     #[test]
     fn targets_have_names() {
         assert_eq!("hvt".parse(), Ok(Target::Hvt));
-        assert_eq!("stp".parse::<Target>(), Err("unknown target: did you mean \"spt\"? (allowed: unix, spt, hvt)".to_owned()));
+        assert_eq!("stp".parse::<Target>(), Err("unknown target: did you mean \"spt\"? (allowed: unix, spt, hvt, virtio)".to_owned()));
     }
 }

@@ -1,6 +1,7 @@
-//! Running an application: the image under a tender, or on unix the program itself.
+//! Running an application: the image under a tender or in QEMU, or on unix the program itself.
 //!
-//! The builder becomes what it runs (`execve`), so that Ctrl-C, the terminal and the exit status are the program's own.
+//! The builder becomes what it runs (`execve`), so that Ctrl-C, the terminal and the exit status are the program's own; but for QEMU, whose exit
+//! status it translates.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -21,6 +22,7 @@ use crate::workspace::Workspace;
 mod disks;
 mod plan;
 mod ports;
+mod qemu;
 
 use plan::Plan;
 
@@ -31,17 +33,25 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
         ensure!(args.mem.is_none(), "--mem is for images: a {target} program takes the memory it needs");
         ensure!(args.tender.is_none(), "--tender is for images: a {target} program runs by itself");
     }
+    if !target.has_tender() {
+        ensure!(args.tender.is_none() || target == Target::Unix, "--tender is for spt and hvt: {target} images run in QEMU");
+    }
+    ensure!(!args.gdb || target == Target::Virtio, "--gdb is for virtio, whose machine QEMU can stop: {target} has no such thing");
     let mut build = args.build.clone();
     build.stack.extend(implied_stacks(&Application::find(workspace, &build.app)?.manifest, args));
     let built = build::build(workspace, &build, progress)?;
-    let tender = if target.is_image() { Some(tender(workspace, args, progress)?) } else { None };
+    let tender = if target.has_tender() { Some(tender(workspace, args, progress)?) } else { None };
     // After all that takes long, so that a port that is free now is free when it is bound.
     let plan = Plan::new(&built.resolved, args, ports::is_free)?;
     disks::prepare(&args.block, args.create, progress)?;
-    let mut command = command(&built, tender, &plan)?;
+    let mut command =
+        if target == Target::Virtio { qemu::command(&built.path, args, &line(&plan.arguments)?) } else { command(&built, tender, &plan)? };
     progress.say("Running", shell_line(&command));
     if !progress.is_quiet() {
         plan.places.iter().for_each(|place| eprintln!("{place}"));
+    }
+    if target == Target::Virtio {
+        return qemu::run(&mut command);
     }
     let error = command.exec();
     Err(error).with_context(|| format!("cannot start {}", command.get_program().display()))
@@ -75,6 +85,12 @@ fn command(built: &Built, tender: Option<PathBuf>, plan: &Plan) -> anyhow::Resul
         command.arg(quote(argument)?);
     }
     Ok(command)
+}
+
+/// Arguments as the one line that a guest gets.
+fn line(arguments: &[String]) -> anyhow::Result<String> {
+    let words = arguments.iter().map(|argument| quote(argument)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(words.join(" "))
 }
 
 /// A guest gets its arguments as one line, joined by spaces, and splits it as a shell does.

@@ -13,6 +13,7 @@ use crate::workspace::{self, Workspace};
 /// Builds our tender of a target in the release profile and gives its path.
 pub(crate) fn build(workspace: &Workspace, target: Target, progress: &Progress) -> anyhow::Result<PathBuf> {
     ensure!(target.is_image(), "{target} needs no tender: its images are programs");
+    ensure!(target.has_tender(), "{target} has no tender of ours: its images run in QEMU");
     let package = format!("fogbow-{target}-tender");
     progress.say("Building", &package);
     let mut cargo = workspace::cargo();

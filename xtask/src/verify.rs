@@ -11,15 +11,16 @@ use object::elf::{FileHeader64, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS,
 use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags};
 
-use crate::resolve::Resolved;
+use crate::resolve::{Resolved, Target};
 
 /// The sections an image's memory is made of. Anything else is something that nobody has thought of.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     ".text",
     ".interp",
     ".note.solo5.not_openbsd",
     ".note.solo5.abi",
     ".note.solo5.manifest",
+    ".note.pvh",
     ".rodata",
     ".guard",
     ".data",
@@ -27,9 +28,12 @@ const SECTIONS: [&str; 10] = [
     ".stack",
 ];
 
-/// The notes an image has, each in a program header of its own, in this order: name and type. Types as in Solo5's `elf_abi.h`:
+/// The notes of an image for a tender, each in a program header of its own, in this order: name and type. Types as in Solo5's `elf_abi.h`:
 /// the operating-system note of OpenBSD, `ABI1_NOTE_TYPE`, `MFT1_NOTE_TYPE`.
-const NOTES: [(&str, u32); 3] = [("OpenBSD", 1), ("Solo5", 0x3149_4241), ("Solo5", 0x3154_464d)];
+const TENDER_NOTES: [(&str, u32); 3] = [("OpenBSD", 1), ("Solo5", 0x3149_4241), ("Solo5", 0x3154_464d)];
+
+/// The note of an image for a virtual machine: `XEN_ELFNOTE_PHYS32_ENTRY` of Xen's `elfnote.h`, where PVH begins.
+const MACHINE_NOTES: [(&str, u32); 1] = [("Xen", 18)];
 
 /// What a checked image is.
 #[derive(Clone, Debug)]
@@ -40,7 +44,7 @@ pub(crate) struct Verified {
 
 /// Checks an image: as linked, with its symbols, and as it is delivered.
 pub(crate) fn verify(linked: &[u8], delivered: &[u8], resolved: &Resolved) -> anyhow::Result<Verified> {
-    check_contents(linked)?;
+    check_contents(linked, resolved.target)?;
     let verified = check_as_tender(linked, resolved)?;
     let stripped = check_as_tender(delivered, resolved).context("after stripping")?;
     ensure!(verified.layout.end == stripped.layout.end, "stripping changed the image's layout");
@@ -57,9 +61,11 @@ pub(crate) fn expected_manifest(resolved: &Resolved) -> anyhow::Result<Manifest>
 }
 
 fn check_as_tender(file: &[u8], resolved: &Resolved) -> anyhow::Result<Verified> {
-    let abi = resolved.target.abi().context("a process is no image")?;
     let image = Image::read(file)?;
-    image.require(abi)?;
+    let abi = resolved.target.abi();
+    if let Some(abi) = abi {
+        image.require(abi)?;
+    }
     // Any memory: whether the image fits is for the one who runs it.
     let layout = image.layout(i64::MAX.cast_unsigned())?;
     // That no two segments share a page of memory is checked with the layout; here, that a page of memory is a page of the file.
@@ -67,21 +73,22 @@ fn check_as_tender(file: &[u8], resolved: &Resolved) -> anyhow::Result<Verified>
     if let Some(header) = loaded.find(|header| header.address % PAGE_SIZE != header.file_offset % PAGE_SIZE) {
         bail!("the segment at {:#x} is at {:#x} in the file, another place in its page", header.address, header.file_offset);
     }
-    let manifest = image.manifest()?;
     let expected = expected_manifest(resolved)?;
+    // Only a tender asks an image for its devices.
+    let manifest = if abi.is_some() { image.manifest()? } else { expected.clone() };
     ensure!(manifest == expected, "the manifest declares {manifest}, and {} asks for {expected}", crate::manifest::FILE);
     Ok(Verified { layout, manifest })
 }
 
-fn check_contents(linked: &[u8]) -> anyhow::Result<()> {
+fn check_contents(linked: &[u8], target: Target) -> anyhow::Result<()> {
     let file = ElfFile64::<Endianness>::parse(linked).context("not an ELF file")?;
     // Stray sections first: they put other things out of place.
     check_sections(&file)?;
     check_symbols(&file)?;
-    check_program_headers(&file)
+    check_program_headers(&file, if target.has_tender() { &TENDER_NOTES } else { &MACHINE_NOTES })
 }
 
-fn check_program_headers(file: &ElfFile64<'_, Endianness>) -> anyhow::Result<()> {
+fn check_program_headers(file: &ElfFile64<'_, Endianness>, wanted: &[(&str, u32)]) -> anyhow::Result<()> {
     let endian = file.endian();
     let mut notes = Vec::new();
     for header in file.elf_program_headers() {
@@ -93,7 +100,7 @@ fn check_program_headers(file: &ElfFile64<'_, Endianness>) -> anyhow::Result<()>
             other => bail!("it has a program header of type {other:#x}, which the linker script does not ask for"),
         }
     }
-    let wanted = NOTES.map(|(name, kind)| (name.to_owned(), kind));
+    let wanted: Vec<(String, u32)> = wanted.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
     ensure!(notes == wanted, "its notes are {}, and {} are wanted", list(&notes), list(&wanted));
     Ok(())
 }

@@ -6,7 +6,10 @@ use fogbow_tests::faults::FAULTS;
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let cases = FAULTS.into_iter().flat_map(|fault| [(Place::Spt, fault.name, fault.spt), (Place::Hvt, fault.name, fault.hvt)]);
+    let cases = FAULTS.into_iter().flat_map(|fault| {
+        let places = [(Place::Spt, fault.spt), (Place::Hvt, fault.machine), (Place::Virtio, fault.machine)];
+        places.map(|(place, message)| (place, fault.name, message))
+    });
     cases
         .map(|(place, fault, message)| super::trial(&format!("fault_{fault}_is_stopped"), place, move || is_stopped(place, fault, message)))
         .collect()

@@ -5,14 +5,14 @@ use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::guest::Ended;
 use libtest_mimic::Trial;
 
-const PLACES: [Place; 3] = [Place::Unix, Place::Spt, Place::Hvt];
+const PLACES: [Place; 4] = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio];
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
         super::on(&PLACES, "hello_prints_its_line_and_ends_with_0", prints_its_line),
         super::on(&PLACES, "hello_answers_help_and_version", answers_help),
         super::on(&PLACES, "hello_refuses_an_unknown_argument_with_64", refuses_unknown_arguments),
-        super::on(&Place::IMAGES, "hello_runs_in_2_mib", runs_in_little_memory),
+        super::on(&PLACES[1..], "hello_runs_in_2_mib", runs_in_little_memory),
     ]
     .into_iter()
     .flatten()

@@ -10,6 +10,7 @@ mod http;
 mod random;
 mod timers;
 mod user_network;
+mod virtio;
 
 use anyhow::Result;
 use fogbow_tests::builder::Place;
@@ -27,6 +28,7 @@ fn main() {
         http::trials(),
         faults::trials(),
         user_network::trials(),
+        virtio::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

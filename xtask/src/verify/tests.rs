@@ -1,5 +1,4 @@
 use super::*;
-use crate::resolve::Target;
 use fogbow_tender::elf;
 use fogbow_tender::manifest::DeviceKind;
 use fogbow_tender::testing::ImageWriter;
@@ -37,7 +36,7 @@ fn an_image_for_something_else_is_refused() {
 #[test]
 fn notes_must_be_three_and_in_order() {
     // The tender's own test image does without the note for OpenBSD, which a tender does not look at.
-    let error = check_contents(&image().write()).unwrap_err().to_string();
+    let error = check_contents(&image().write(), Target::Spt).unwrap_err().to_string();
     assert_eq!(error, "its notes are Solo5 0x31494241, Solo5 0x3154464d, and OpenBSD 0x1, Solo5 0x31494241, Solo5 0x3154464d are wanted");
 }
 
@@ -49,9 +48,9 @@ fn program() -> Vec<u8> {
 #[test]
 fn a_program_is_no_image() {
     let program = program();
-    assert!(check_contents(&program).is_err());
+    assert!(check_contents(&program, Target::Spt).is_err());
     let file = ElfFile64::<Endianness>::parse(&program[..]).unwrap();
-    let error = check_program_headers(&file).unwrap_err().to_string();
+    let error = check_program_headers(&file, &TENDER_NOTES).unwrap_err().to_string();
     assert!(error.contains("dynamic section") || error.contains("program header of type"), "{error}");
     let error = check_sections(&file).unwrap_err().to_string();
     assert!(error.starts_with("it has a section ."), "{error}");

@@ -1,0 +1,138 @@
+//! From the loader's jump to the image's own code: what `fogbow-x86` needs to know of this target, and what it does about faults.
+
+use core::arch::naked_asm;
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::fmt::Write as _;
+
+use fogbow::console::ChunkWriter;
+use fogbow_x86::entry::{self, Handlers, Prepared, Program};
+use fogbow_x86::fault::{Fault, Report};
+use fogbow_x86::layout::{Given, HIGHEST, Layout};
+use fogbow_x86::paging::{LARGE_PAGE, PAGE};
+
+use crate::loader::{self, COMMAND_LINE_SIZE, Reach};
+use crate::{apic, ports, power, serial};
+
+/// What the image does about faults.
+pub const HANDLERS: Handlers = Handlers { report, last_words };
+
+/// The part of low memory where firmware leaves its tables (ACPI 6.5, section 5.2.5.1).
+pub(crate) const FIRMWARE: core::ops::Range<u64> = 0xe_0000..0x10_0000;
+
+/// What the image knows when its main function begins.
+pub(crate) struct Boot {
+    pub(crate) layout: Layout,
+    /// ACPI's root pointer as the loader knows it, or zero.
+    pub(crate) root_pointer: u64,
+    command_line: [u8; COMMAND_LINE_SIZE],
+    command_line_length: usize,
+}
+
+impl Boot {
+    pub(crate) fn command_line(&self) -> &[u8] {
+        &self.command_line[..self.command_line_length]
+    }
+}
+
+/// What [`prepare`] found out; `None` before.
+pub(crate) fn boot() -> Option<&'static Boot> {
+    // SAFETY: written once, by `prepare`, before any code that reads it runs; there is one thread.
+    unsafe { (*BOOT.0.get()).as_ref() }
+}
+
+/// Something that is written before anything reads it.
+#[repr(transparent)]
+struct Shared<T>(UnsafeCell<T>);
+
+// SAFETY: an image has one thread, and the accesses through the cell each say why they exclude each other.
+unsafe impl<T> Sync for Shared<T> {}
+
+static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
+
+/// Prints a fault and ends the image.
+extern "C" fn report(fault: &Fault) -> ! {
+    let layout = boot().map(|boot| &boot.layout);
+    // The writer itself never fails.
+    let _ = writeln!(ChunkWriter::new(serial::puts), "{}", Report { fault, layout });
+    power::end(fogbow::status::ABORT)
+}
+
+/// The end when that faults.
+#[unsafe(naked)]
+unsafe extern "C" fn last_words() -> ! {
+    naked_asm!(
+        "lea rsi, [rip + {text}]",
+        "mov ecx, {length}",
+        "mov edx, {serial}",
+        "cld",
+        "rep outsb",
+        "mov edx, {debug_exit}",
+        "mov eax, {status}",
+        "out dx, al",
+        "2:",
+        "cli",
+        "hlt",
+        "jmp 2b",
+        text = sym LAST_WORDS,
+        length = const LAST_WORDS.len(),
+        serial = const ports::SERIAL,
+        debug_exit = const ports::DEBUG_EXIT,
+        status = const fogbow::status::ABORT,
+    )
+}
+
+static LAST_WORDS: [u8; 40] = *b"fault: another fault while reporting it\n";
+
+/// The lowest address that a loader may use: QEMU's leaves its memory map in the first page, where nothing but the null pointer is out of bounds.
+const LOWEST: u64 = 8;
+
+/// The first Rust code: reads what the loader says, lays memory out, and goes on in the image's main function.
+///
+/// # Safety
+/// Called once, by the entry code, with the address of the loader's information and a true [`Program`].
+pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
+    // SAFETY: the page of ring 0 is free to change here; the gates' handlers keep all registers.
+    unsafe {
+        entry::allow_ports(ports::ALLOWED);
+        for (vector, gate) in apic::gates() {
+            entry::set_gate(vector, gate);
+        }
+    }
+    serial::set_up();
+    let image = program.start.addr() as u64..program.end.addr() as u64;
+    let reach = Reach {
+        start: LOWEST,
+        // SAFETY: the tables of the entry code map all memory up to here, and what the loader left below the image stays as it is.
+        bytes: unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(LOWEST as usize), (image.start - LOWEST) as usize) },
+    };
+    let said = match loader::read(info.addr() as u64, &image, reach) {
+        Ok(said) => said,
+        Err(error) => fail(&error),
+    };
+    let memory = said.memory.min(HIGHEST - LARGE_PAGE) / PAGE * PAGE;
+    // What lies beyond the memory up to 4 GiB are ACPI's tables and the devices.
+    let given = Given { memory, handed_over: FIRMWARE, shared: Some(memory..HIGHEST) };
+    // SAFETY: this is the program's `prepare`, which runs once.
+    match unsafe { entry::prepare(program, &given) } {
+        Ok(Prepared { layout, root }) => {
+            let stack_end = layout.stack.end;
+            let mut boot =
+                Boot { layout, root_pointer: said.root_pointer, command_line: [0; _], command_line_length: said.command_line.len() };
+            boot.command_line[..said.command_line.len()].copy_from_slice(said.command_line);
+            // SAFETY: nothing has read it yet; nothing on this stack is used again.
+            unsafe {
+                *BOOT.0.get() = Some(boot);
+                entry::start(program, root, stack_end)
+            }
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// Ends an image that cannot start.
+fn fail(error: &dyn core::error::Error) -> ! {
+    // The writer itself never fails.
+    let _ = writeln!(ChunkWriter::new(serial::puts), "cannot start: {error}");
+    power::end(fogbow::status::ABORT)
+}

@@ -1,0 +1,111 @@
+//! The virtio target: an image that QEMU starts by `-kernel` on the machines `pc`, `q35` and `microvm`, or another monitor that loads by PVH.
+//!
+//! The monitor loads the image and starts it in 32-bit protected mode (PVH: `xen/include/public/arch-x86/hvm/start_info.h` of Xen). The image goes to
+//! 64-bit mode and, as on hvt, drops to ring 3 for good under page tables of its own (`fogbow-x86` says how). From there it reaches its devices
+//! directly: the map of ports in the task state segment allows those that [`mod@ports`] names, which costs nothing where `IOPL` or a service in ring 0
+//! would cost either all ports or a trap for each access; and the addresses of memory-mapped devices are mapped for it, readable and writable.
+//!
+//! Ring 3 cannot halt the processor, so one service does that: `int 48` turns interrupts on, halts, and comes back when one arrived. Interrupts are on
+//! nowhere else. An image is therefore never interrupted in its own code: an interrupt does nothing but end the halt, and none is lost between the
+//! last look at a device and the halt, as it stays pending in the interrupt controller until then.
+//!
+//! Limits: x86-64, one processor, memory below 4 GiB in one piece with the first MiB; a 16550 console; no virtio devices yet.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod acpi;
+mod apic;
+mod boot;
+mod clock;
+mod entry;
+mod loader;
+mod platform;
+pub mod ports;
+mod power;
+mod serial;
+
+#[doc(hidden)]
+pub mod private {
+    //! What [`image!`](crate::image) expands to.
+    pub use crate::boot::{end_after_panic, run};
+    pub use crate::entry::{HANDLERS, prepare};
+    pub use crate::loader::EntryNote;
+    pub use core;
+    pub use fogbow;
+    pub use fogbow_solo5;
+    pub use fogbow_x86::entry::{Program, enter_from_32_bits};
+}
+
+/// Makes the crate it is in an image for virtual machines: entry code, allocator, panic handler and the PVH note.
+///
+/// `start` is an `async fn() -> Result<(), fogbow::StartError>`. The crate is `#![no_std]` and `#![no_main]`, and linked with this crate's `image.ld`.
+///
+/// ```text
+/// fogbow_virtio::image! { image: IMAGE, devices: [], start: start }
+/// ```
+#[macro_export]
+macro_rules! image {
+    { image: $image:expr, devices: [], start: $start:path $(,)? } => {
+        #[global_allocator]
+        static FOGBOW_HEAP: $crate::private::fogbow::heap::Heap = $crate::private::fogbow::heap::Heap::new();
+
+        #[panic_handler]
+        fn panic(panic: &::core::panic::PanicInfo<'_>) -> ! {
+            $crate::private::end_after_panic(panic)
+        }
+
+        $crate::private::fogbow_solo5::memory_functions!();
+
+        const _: () = {
+            use $crate::private::{EntryNote, HANDLERS, Program, core, enter_from_32_bits, prepare, run};
+
+            // SAFETY (of the names): `image.ld` defines these symbols; they are only ever taken the address of.
+            unsafe extern "C" {
+                static fogbow_text_start: u8;
+                static fogbow_text_end: u8;
+                static fogbow_stack_guard: u8;
+                static fogbow_stack_bottom: u8;
+                static fogbow_stack_top: u8;
+                static fogbow_end: u8;
+            }
+
+            static PROGRAM: Program = Program {
+                start: &raw const fogbow_text_start,
+                code_end: &raw const fogbow_text_end,
+                guard: &raw const fogbow_stack_guard,
+                stack: &raw const fogbow_stack_bottom,
+                stack_end: &raw const fogbow_stack_top,
+                end: &raw const fogbow_end,
+                main,
+                prepare,
+                handlers: HANDLERS,
+            };
+
+            #[used]
+            #[unsafe(link_section = ".note.pvh")]
+            static NOTE: EntryNote = EntryNote::new(_start);
+
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            #[unsafe(link_section = ".text.fogbow.entry")]
+            unsafe extern "C" fn _start() -> ! {
+                core::arch::naked_asm!(
+                    ".code32",
+                    "lea esi, [{program}]",
+                    "jmp {enter}",
+                    ".code64",
+                    program = sym PROGRAM,
+                    enter = sym enter_from_32_bits,
+                )
+            }
+
+            extern "C" fn main() -> ! {
+                // SAFETY: the entry code calls this once, as the main function of `PROGRAM`.
+                unsafe { run(&FOGBOW_HEAP, &$image, $start) }
+            }
+        };
+    };
+}

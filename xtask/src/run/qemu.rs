@@ -1,0 +1,81 @@
+//! QEMU: how an image for the virtio target is run.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+
+use crate::cli::RunArgs;
+
+/// The program.
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Memory in mebibytes, where nothing else is asked for.
+const MEMORY: u32 = 64;
+
+/// The command that runs `image` with this command line.
+pub(super) fn command(image: &Path, args: &RunArgs, line: &str) -> Command {
+    let mut command = Command::new(QEMU);
+    command.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    let [accelerator, processor] = if has_virtualization(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) && may_use_kvm() {
+        ["kvm", "host"]
+    } else {
+        ["tcg", "max"]
+    };
+    command.args(["-accel", accelerator, "-cpu", processor]);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
+    command.args(["-m", &args.mem.unwrap_or(MEMORY).to_string()]);
+    if args.gdb {
+        command.args(["-gdb", "tcp:127.0.0.1:1234", "-S"]);
+    }
+    command.arg("-kernel").arg(image).args(["-append", line]);
+    command
+}
+
+/// Runs it to its end, and gives the image's status.
+pub(super) fn run(command: &mut Command) -> anyhow::Result<ExitCode> {
+    let status = command.status().with_context(|| format!("cannot start {QEMU}: install qemu-system-x86 (Debian's package)"))?;
+    Ok(ExitCode::from(status.code().map_or(255, image_status)))
+}
+
+/// The image's status by QEMU's: `isa-debug-exit` makes `2 * status + 1` of it, of which 8 bits are left; 255 is told from 127 by custom. QEMU's own
+/// failures, 1, stay 1.
+fn image_status(code: i32) -> u8 {
+    match u8::try_from(code) {
+        Ok(255) | Err(_) => 255,
+        Ok(1) => 1,
+        Ok(code) if code % 2 == 1 => code / 2,
+        Ok(code) => code,
+    }
+}
+
+/// Whether the processor runs guests by itself. Where it does not, `/dev/kvm` may be there all the same, made of software that emulates ring 0: QEMU's
+/// own emulation is faster and more complete.
+fn has_virtualization(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")
+}
+
+fn may_use_kvm() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_come_through() {
+        for (code, status) in [(0, 0), (3, 1), (129, 64), (255, 255), (1, 1), (2, 2), (-1, 255)] {
+            assert_eq!(image_status(code), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn kvm_needs_a_processor_that_can() {
+        assert!(has_virtualization("processor\t: 0\nflags\t\t: fpu vmx sse\n"));
+        assert!(has_virtualization("flags\t\t: svm\n"));
+        assert!(!has_virtualization("flags\t\t: fpu vmx_tools\n"));
+        assert!(!has_virtualization(""));
+    }
+}
