@@ -22,6 +22,7 @@ mod driver;
 mod engine;
 mod flow;
 mod listeners;
+mod metrics;
 mod neighbours;
 mod tcp;
 mod timers;
@@ -38,6 +39,7 @@ use smoltcp::wire::EthernetAddress;
 use config::YesNo;
 pub use config::{ARGUMENTS, Config, CongestionControl, DirectError, Ipv4Cidr, Ipv4CidrError};
 pub use counters::{Cause, Drops, FlowCounters, Statistics};
+pub use metrics::METRICS_TYPE;
 pub use tcp::{ReadHalf, TcpListener, TcpStream, WriteHalf};
 pub use udp::DirectUdpSocket;
 

@@ -10,21 +10,27 @@ use crate::workspace::{self, Workspace};
 /// Cases that each property test tries in a soak; proptest's own default, which tests keep to, is 256.
 const SOAK_CASES: u32 = 20_000;
 
+/// Frames that the network stack must survive in a soak; its test sends 20,000.
+const SOAK_FRAMES: u32 = 10_000_000;
+
 /// Runs the benchmarks.
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<ExitCode> {
     let program = ["run", "--quiet", "--release", "--package", "fogbow-tests", "--bin", "bench", "--"];
     run(workspace, &program, arguments, None)
 }
 
-/// Runs the property tests with many cases, then the soak of images.
+/// Runs the property tests with many cases, then many hostile frames, then the soak of images.
 pub(crate) fn soak(workspace: &Workspace, minutes: u32, progress: &Progress) -> anyhow::Result<ExitCode> {
     progress.say("Soaking", format_args!("all property tests, {SOAK_CASES} cases each"));
     let tests = ["test", "--quiet", "--release", "--workspace", "--all-features", "--lib", "--bins", "--exclude", "fogbow-tests"];
     let properties = run(workspace, &tests, &[], Some(("PROPTEST_CASES", SOAK_CASES.to_string())))?;
+    progress.say("Soaking", format_args!("the network stack, {SOAK_FRAMES} hostile frames"));
+    let fuzz = ["test", "--quiet", "--release", "--package", "fogbow-net", "--all-features", "--test", "frame_fuzz"];
+    let frames = run(workspace, &fuzz, &[], Some(("FOGBOW_FUZZ_FRAMES", SOAK_FRAMES.to_string())))?;
     progress.say("Soaking", format_args!("images, {minutes} minutes each"));
     let program = ["run", "--quiet", "--release", "--package", "fogbow-tests", "--bin", "soak", "--"];
     let images = run(workspace, &program, &[minutes.to_string()], None)?;
-    Ok(if properties == ExitCode::SUCCESS { images } else { properties })
+    Ok([properties, frames].into_iter().find(|&code| code != ExitCode::SUCCESS).unwrap_or(images))
 }
 
 fn run(workspace: &Workspace, cargo: &[&str], arguments: &[String], variable: Option<(&str, String)>) -> anyhow::Result<ExitCode> {

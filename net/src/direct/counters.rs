@@ -48,6 +48,8 @@ causes! {
     HandshakeReplaced = "handshake_replaced",
     /// A handshake that was not completed in time.
     HandshakeTimeout = "handshake_timeout",
+    /// A connection that the application has dropped and that the peer does not close, whose place a new one took.
+    OrphanReplaced = "orphan_replaced",
     /// A connection request while as many connections as allowed are there.
     ConnectionLimit = "connection_limit",
     /// A connection request while connections take all the memory that they may.

@@ -55,6 +55,8 @@ pub(super) struct Engine {
     pub(super) datagrams: HashMap<u16, u32, Keyed>,
     /// Flows in their handshake.
     pub(super) half_open: Vec<u32>,
+    /// Connections that nobody holds: they give way to new ones.
+    pub(super) orphans: Vec<u32>,
     pub(super) time_wait: VecDeque<(Instant, FlowKey)>,
     /// Flows to attend to, each once.
     dirty: VecDeque<u32>,
@@ -120,6 +122,7 @@ impl Engine {
             listeners: HashMap::with_hasher(keyed),
             datagrams: HashMap::with_hasher(keyed),
             half_open: Vec::new(),
+            orphans: Vec::new(),
             time_wait: VecDeque::new(),
             dirty: VecDeque::new(),
             timers: Timers::default(),

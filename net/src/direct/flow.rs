@@ -48,6 +48,8 @@ pub(super) struct TcpFlow {
     pub(super) resting: bool,
     /// When it is given up, whatever its state.
     pub(super) close_by: Option<Instant>,
+    /// Its place in the table of connections that nobody holds.
+    pub(super) orphan: Option<usize>,
     /// Waiting for its next hop's hardware address.
     pub(super) awaiting: bool,
     pub(super) counters: FlowCounters,
@@ -56,7 +58,7 @@ pub(super) struct TcpFlow {
 impl TcpFlow {
     pub(super) fn new(key: FlowKey, socket: Socket, holder: Holder) -> Self {
         let counters = FlowCounters::default();
-        Self { key, socket, holder, mapped: true, resting: false, close_by: None, awaiting: false, counters }
+        Self { key, socket, holder, mapped: true, resting: false, close_by: None, orphan: None, awaiting: false, counters }
     }
 }
 

@@ -166,10 +166,10 @@ impl Engine {
         holder: Holder,
         make: impl FnOnce(Settings, u32, Instant, &Pool, Flight) -> Socket,
     ) -> Result<u32, Cause> {
-        if self.tcp_flows >= self.config.max_connections {
+        if self.tcp_flows >= self.config.max_connections && !self.replace_orphan() {
             return Err(Cause::ConnectionLimit);
         }
-        if !self.pool.admit() {
+        if !(self.pool.admit() || self.replace_orphan() && self.pool.admit()) {
             return Err(Cause::MemoryLimit);
         }
         let settings = Settings {
@@ -200,9 +200,42 @@ impl Engine {
         Ok(id)
     }
 
+    /// Gives up a connection that nobody holds, chosen so that a peer cannot tell which, for a new one. False when there is none.
+    fn replace_orphan(&mut self) -> bool {
+        let victim = self.draw() as usize % self.orphans.len().max(1);
+        let Some(&id) = self.orphans.get(victim) else { return false };
+        self.statistics.drops.count(Cause::OrphanReplaced);
+        self.discard(id);
+        true
+    }
+
+    /// A connection is no longer the application's.
+    fn abandon(&mut self, id: u32) {
+        let place = self.orphans.len();
+        if let Some(flow) = self.flow(id).and_then(Flow::tcp)
+            && flow.orphan.is_none()
+        {
+            flow.holder = Holder::Nobody;
+            flow.orphan = Some(place);
+            self.orphans.push(id);
+        }
+    }
+
+    /// Takes a flow out of the table of those that nobody holds, if it is there.
+    fn leave_orphans(&mut self, id: u32) {
+        let Some(place) = self.flow(id).and_then(Flow::tcp).and_then(|flow| flow.orphan.take()) else { return };
+        self.orphans.swap_remove(place);
+        if let Some(&moved) = self.orphans.get(place)
+            && let Some(flow) = self.flow(moved).and_then(Flow::tcp)
+        {
+            flow.orphan = Some(place);
+        }
+    }
+
     /// Removes a TCP flow from all tables at once, without a word to the peer.
     pub(super) fn discard(&mut self, id: u32) {
         self.leave_handshake(id);
+        self.leave_orphans(id);
         self.timers.remove(id);
         let Some(mut flow) = self.flows.try_remove(id as usize) else { return };
         let Some(state) = flow.tcp() else { return };
@@ -219,8 +252,8 @@ impl Engine {
 
     /// Resets a connection; what is left of it nobody holds.
     pub(super) fn abort(&mut self, id: u32) {
+        self.abandon(id);
         if let Some(flow) = self.flow(id).and_then(Flow::tcp) {
-            flow.holder = Holder::Nobody;
             flow.resting = false;
             flow.socket.abort();
             self.mark_dirty(id);
@@ -229,9 +262,9 @@ impl Engine {
 
     /// The application has dropped a connection: it closes in order.
     pub(super) fn release(&mut self, id: u32) {
+        self.abandon(id);
         let Self { flows, pool, .. } = self;
         let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()) else { return };
-        flow.holder = Holder::Nobody;
         flow.resting = false;
         // Set when it is attended to.
         flow.close_by = None;

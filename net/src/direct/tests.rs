@@ -15,6 +15,7 @@ use crate::simulation::Switch;
 use crate::stack::{Listener, Stream, StreamError, UdpError, UdpSocket};
 
 mod arp;
+mod attacks;
 mod limits;
 mod peer;
 mod rfc9293;

@@ -231,3 +231,26 @@ fn a_handshake_that_is_not_completed_is_given_up() {
         assert_eq!(server.statistics().connections, 0);
     });
 }
+
+#[test]
+fn metrics_tell_what_was_counted() {
+    simulate(1, async {
+        let (_switch, server, client) = network();
+        serve_echo(&server, 7);
+        let mut stream = client.connect(at(7)).await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        stream.read(&mut [0; 8]).await.unwrap();
+        let text = server.metrics("a\"b");
+        for line in [
+            "# TYPE fogbow_net_tcp_accepted_total counter",
+            "fogbow_net_tcp_accepted_total{interface=\"ab\"} 1",
+            "fogbow_net_tcp_connections{interface=\"ab\"} 1",
+            "fogbow_net_dropped_total{interface=\"ab\",cause=\"ip_checksum\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        let counters = stream.counters();
+        assert_eq!((counters.bytes_read, counters.bytes_sent, counters.retransmissions), (5, 5, 0));
+        assert!(counters.segments_sent >= 2 && counters.segments_received >= 2, "{counters:?}");
+    });
+}
