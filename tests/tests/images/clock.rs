@@ -34,7 +34,8 @@ fn refuses_what_is_no_number(place: Place) -> Result<()> {
     Ok(())
 }
 
-fn first_number(line: &str) -> Result<f64> {
+/// The first number in a line.
+pub(crate) fn first_number(line: &str) -> Result<f64> {
     let digits = |c: char| c.is_ascii_digit() || c == '.';
     let start = line.find(|c: char| c.is_ascii_digit()).with_context(|| format!("no number in {line:?}"))?;
     let rest = &line[start..];
