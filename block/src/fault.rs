@@ -230,6 +230,8 @@ impl FaultDisk {
     async fn begin(&self, operation: Operation, sector: u64, length: u64) -> Result<Option<Fault>, BlockError> {
         let (fault, latency) = {
             let mut state = self.0.state.borrow_mut();
+            // Whatever comes after the last sector that could be written comes too late, a flush too.
+            state.is_dead |= state.power == Some(0);
             let nth = state.counts.count(operation);
             let found = state.faults.iter().position(|(kind, at, _)| *kind == operation && *at == nth);
             let fault = found.map(|index| state.faults.swap_remove(index).2);

@@ -64,6 +64,11 @@ fn power_fails_in_the_middle_of_a_request() {
         assert!(disk.is_dead() && disk.flush().await.is_err() && disk.read(0, &mut [0; SIZE]).await.is_err());
         assert_eq!(first_bytes(&disk.power_cut(Survivors::All)).await, [1, 1, 1, 0, 0, 0, 0, 0]);
         assert_eq!(disk.counts().sectors_written, 3);
+        let disk = self::disk();
+        disk.cut_after(1);
+        disk.write(0, &[1; SIZE]).await.unwrap();
+        assert!(disk.flush().await.is_err(), "the power failed before the flush");
+        assert_eq!(first_bytes(&disk.power_cut(Survivors::None)).await, [0; 8]);
     });
 }
 
