@@ -24,14 +24,16 @@ pub enum Place {
     Hvt,
     /// A virtual machine in QEMU, emulated: q35, or another with `-machine` among the tender's options.
     Virtio,
+    /// Our loader, in the place of Genode's linker and library.
+    Genode,
 }
 
 impl Place {
     /// Every place that has networks.
-    pub const ALL: [Self; 4] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt];
+    pub const ALL: [Self; 5] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt, Self::Genode];
 
     /// Those of them where an image runs apart from the host, with memory of its own.
-    pub const IMAGES: [Self; 2] = [Self::Spt, Self::Hvt];
+    pub const IMAGES: [Self; 3] = [Self::Spt, Self::Hvt, Self::Genode];
 
     /// The builder's name of the target.
     #[must_use]
@@ -41,6 +43,7 @@ impl Place {
             Self::Spt => "spt",
             Self::Hvt => "hvt",
             Self::Virtio => "virtio",
+            Self::Genode => "genode",
         }
     }
 
@@ -62,7 +65,7 @@ impl Place {
         let mut command = match (self, run.namespace) {
             (Self::Virtio, namespace) => qemu(namespace, &path, run)?,
             (Self::Unix | Self::UnixDirect, namespace) => command_in(namespace, &path),
-            (Self::Spt | Self::Hvt, namespace) => {
+            (Self::Spt | Self::Hvt | Self::Genode, namespace) => {
                 if self == Self::Hvt {
                     require_kvm()?;
                 }
@@ -134,7 +137,7 @@ impl Default for Run<'_> {
 
 impl Run<'_> {
     fn network(&self, place: Place) -> Option<String> {
-        (self.namespace.is_some() && matches!(place, Place::Spt | Place::Hvt)).then(|| format!("--net:service={TAP}"))
+        (self.namespace.is_some() && !matches!(place, Place::Unix | Place::UnixDirect)).then(|| format!("--net:service={TAP}"))
     }
 
     fn address(&self, place: Place) -> Vec<String> {

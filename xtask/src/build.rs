@@ -11,7 +11,7 @@ use crate::progress::{self, Progress};
 use crate::resolve::Resolved;
 use crate::verify::{self, Verified};
 use crate::workspace::Workspace;
-use crate::{compile, files, generate};
+use crate::{compile, files, generate, genode};
 
 /// A built image, or on unix a program.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress
     let path = application.dist().join(format!("{}.{}", application.name(), args.target));
     compile::install(&path, &stripped)?;
     compile::install(&path.with_extension(format!("{}.debug", args.target)), &bytes)?;
+    if args.target.is_shared_object() {
+        let file = path.file_name().unwrap_or_default().display().to_string();
+        files::write_if_changed(&path.with_extension(format!("{}.config", args.target)), genode::configuration(&resolved, &file))?;
+    }
     let size = stripped.len() as u64;
     progress.say("Built", format_args!("{}, {}, in {}", files::display(&path), progress::size(size), progress.elapsed()));
     Ok(Built { application, resolved, generated: generated.directory, path, size, verified })

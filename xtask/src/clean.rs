@@ -18,6 +18,7 @@ pub(crate) fn clean(workspace: &Workspace, app: Option<&str>, progress: &Progres
                 let image = application.dist().join(format!("{}.{target}", application.name()));
                 places.push(application.work().join(format!("{}-{target}", application.name())));
                 places.push(image.with_extension(format!("{target}.debug")));
+                places.push(image.with_extension(format!("{target}.config")));
                 places.push(image);
             }
             if !application.is_example {

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     },
     /// Build our tender of a target and print its path
     Tender {
-        /// The target: spt or hvt
+        /// The target: spt, hvt or genode
         target: Target,
     },
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use fogbow_genode_tender::image;
 
 use crate::application::Application;
 use crate::files;
@@ -17,7 +18,7 @@ use crate::progress::Progress;
 use crate::resolve::Target;
 use crate::workspace::{self, TRIPLE, Workspace};
 
-/// Compiles the crate and gives the path of its executable, with debug information.
+/// Compiles the crate and gives the path of its executable or shared object, with debug information.
 pub(crate) fn compile(
     workspace: &Workspace,
     application: &Application,
@@ -26,7 +27,14 @@ pub(crate) fn compile(
     debug: bool,
     progress: &Progress,
 ) -> anyhow::Result<PathBuf> {
-    let target_directory = application.work().join(if target.is_image() { "build-image" } else { "build-process" });
+    let target_directory = application.work().join(match target {
+        _ if target.is_shared_object() => "build-shared",
+        _ if target.is_image() => "build-image",
+        _ => "build-process",
+    });
+    if target.is_shared_object() {
+        link_stub(workspace, target, generated)?;
+    }
     let mut cargo = workspace::cargo();
     cargo.arg("build").current_dir(&generated.directory);
     cargo.arg("--target").arg(TRIPLE).arg("--target-dir").arg(&target_directory);
@@ -40,21 +48,46 @@ pub(crate) fn compile(
         cargo.env_remove(variable);
     }
     if target.is_image() {
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, application).join("\u{1f}"));
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, application, target).join("\u{1f}"));
     }
     let what = format!("{} does not compile for {target}: the compiler says why above", application.name());
     workspace::check(&mut cargo, &what)?;
     let profile = if debug { "debug" } else { "release" };
-    Ok(target_directory.join(TRIPLE).join(profile).join(&generated.name))
+    let file = if target.is_shared_object() { format!("lib{}.so", generated.name.replace('-', "_")) } else { generated.name.clone() };
+    Ok(target_directory.join(TRIPLE).join(profile).join(file))
+}
+
+/// Links what stands for the host's library where an image is linked: a shared object of that name, with its symbols and no code.
+fn link_stub(workspace: &Workspace, target: Target, generated: &Generated) -> anyhow::Result<()> {
+    let script = workspace.root().join("targets").join(target.name()).join("solo5.lib.ld");
+    let linker = sysroot()?.join("lib/rustlib").join(TRIPLE).join("bin/rust-lld");
+    let mut command = Command::new(&linker);
+    command.args(["-flavor", "gnu", "-m", "elf_x86_64", "-shared", "-soname", image::LIBRARY]);
+    // The script defines the symbols; a linker wants one more input, which may as well be its text.
+    command.arg("-o").arg(generated.directory.join(image::LIBRARY)).arg(&script).args(["-b", "binary"]).arg(&script);
+    workspace::check(&mut command, &format!("{} failed on {}", linker.display(), files::display(&script)))
 }
 
 /// Flags for every crate of an image.
-fn flags(workspace: &Workspace, application: &Application) -> Vec<String> {
+fn flags(workspace: &Workspace, application: &Application, target: Target) -> Vec<String> {
+    let kind = if target.is_shared_object() {
+        [
+            "-Crelocation-model=pic",
+            // Where the linker runs, beside the linker script.
+            "-Clink-arg=solo5.lib.so",
+            "-Clink-arg=--hash-style=sysv",
+            // What the image has itself it does not look for elsewhere.
+            "-Clink-arg=-Bsymbolic",
+            "-Clink-arg=-znorelro",
+            "-Crelro-level=off",
+        ]
+        .as_slice()
+    } else {
+        ["-Crelocation-model=static", "-Clink-arg=-static"].as_slice()
+    };
     let mut flags: Vec<String> = [
         "-Clinker=rust-lld",
         "-Clinker-flavor=ld.lld",
-        "-Crelocation-model=static",
-        "-Clink-arg=-static",
         "-Clink-arg=--nostdlib",
         "-Clink-arg=-zmax-page-size=4096",
         // Nothing unwinds.
@@ -64,6 +97,7 @@ fn flags(workspace: &Workspace, application: &Application) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
+    flags.extend(kind.iter().map(|flag| (*flag).to_owned()));
     flags.push(format!("-Clink-arg=-T{LINKER_SCRIPT}"));
     // Messages and debug information name places inside the trees, wherever those are on this machine.
     let trees = [(cargo_home().join("registry/src"), "registry"), (workspace.root().to_owned(), "fogbow"), (application.home.clone(), "")];

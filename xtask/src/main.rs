@@ -21,6 +21,7 @@ mod compile;
 mod describe;
 mod files;
 mod generate;
+mod genode;
 mod long;
 mod manifest;
 mod new;

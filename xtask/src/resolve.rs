@@ -17,11 +17,12 @@ pub(crate) enum Target {
     Spt,
     Hvt,
     Virtio,
+    Genode,
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 4] = [Self::Unix, Self::Spt, Self::Hvt, Self::Virtio];
-    const NAMES: [&'static str; 4] = ["unix", "spt", "hvt", "virtio"];
+    pub(crate) const ALL: [Self; 5] = [Self::Unix, Self::Spt, Self::Hvt, Self::Virtio, Self::Genode];
+    const NAMES: [&'static str; 5] = ["unix", "spt", "hvt", "virtio", "genode"];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -29,6 +30,7 @@ impl Target {
             Self::Spt => "spt",
             Self::Hvt => "hvt",
             Self::Virtio => "virtio",
+            Self::Genode => "genode",
         }
     }
 
@@ -39,14 +41,15 @@ impl Target {
             Self::Spt => "fogbow_spt",
             Self::Hvt => "fogbow_hvt",
             Self::Virtio => "fogbow_virtio",
+            Self::Genode => "fogbow_genode",
         }
     }
 
-    /// What an image's ABI note says; `None` where no tender of ours or of Solo5 runs it. The versions are `SPT_ABI_VERSION` of `spt_abi.h` and
-    /// `HVT_ABI_VERSION` of `hvt_abi.h`.
+    /// What an image's ABI note says; `None` where there is none. The versions are `SPT_ABI_VERSION` of `spt_abi.h` and `HVT_ABI_VERSION` of
+    /// `hvt_abi.h`.
     pub(crate) fn abi(self) -> Option<elf::Abi> {
         match self {
-            Self::Unix | Self::Virtio => None,
+            Self::Unix | Self::Virtio | Self::Genode => None,
             Self::Spt => Some(elf::Abi { target: elf::Target::Spt, version: 2 }),
             Self::Hvt => Some(elf::Abi { target: elf::Target::Hvt, version: 2 }),
         }
@@ -59,7 +62,12 @@ impl Target {
 
     /// True when the image runs under a tender.
     pub(crate) fn has_tender(self) -> bool {
-        self.abi().is_some()
+        self.abi().is_some() || self.is_shared_object()
+    }
+
+    /// True when the image is a shared object, which the host's dynamic linker completes.
+    pub(crate) fn is_shared_object(self) -> bool {
+        self == Self::Genode
     }
 }
 
@@ -390,7 +398,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_implementation_on_each_target() {
         use Implementation::*;
-        for target in [Target::Spt, Target::Hvt] {
+        for target in [Target::Spt, Target::Hvt, Target::Genode] {
             let resolved = resolve(APPLICATION, target, &[]).unwrap();
             assert_eq!(implementations(&resolved), [DirectStack, Frames, Block, Embedded, Memory, Memory]);
             let attached: Vec<_> = resolved.host_devices().map(|(device, kind)| (device.device.name.as_str(), kind)).collect();
@@ -410,7 +418,7 @@ mod tests {
         );
         assert_eq!(
             resolve(APPLICATION, Target::Virtio, &[]),
-            Err("device 'service' (stack, direct stack over a net device): the target virtio cannot offer it; unix, spt, hvt can"
+            Err("device 'service' (stack, direct stack over a net device): the target virtio cannot offer it; unix, spt, hvt, genode can"
                 .to_owned())
         );
         let error = resolve(APPLICATION, Target::Unix, &[("servce", StackChoice::Host)]).unwrap_err();
@@ -453,6 +461,9 @@ mod tests {
     #[test]
     fn targets_have_names() {
         assert_eq!("hvt".parse(), Ok(Target::Hvt));
-        assert_eq!("stp".parse::<Target>(), Err("unknown target: did you mean \"spt\"? (allowed: unix, spt, hvt, virtio)".to_owned()));
+        assert_eq!(
+            "stp".parse::<Target>(),
+            Err("unknown target: did you mean \"spt\"? (allowed: unix, spt, hvt, virtio, genode)".to_owned())
+        );
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, bail, ensure};
-use fogbow_tender::elf::{Image, Layout, PAGE_SIZE, SegmentType};
+use fogbow_tender::elf::{Image, Layout, PAGE_SIZE, Protection, Segment, SegmentType};
 use fogbow_tender::manifest::{Device, Manifest, Name};
 use object::elf::{FileHeader64, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS, SHF_ALLOC};
 use object::read::elf::{ElfFile64, ProgramHeader as _};
@@ -44,6 +44,10 @@ pub(crate) struct Verified {
 
 /// Checks an image: as linked, with its symbols, and as it is delivered.
 pub(crate) fn verify(linked: &[u8], delivered: &[u8], resolved: &Resolved) -> anyhow::Result<Verified> {
+    if resolved.target.is_shared_object() {
+        check_shared_object(linked, resolved)?;
+        return check_shared_object(delivered, resolved).context("after stripping");
+    }
     check_contents(linked, resolved.target)?;
     let verified = check_as_tender(linked, resolved)?;
     let stripped = check_as_tender(delivered, resolved).context("after stripping")?;
@@ -58,6 +62,23 @@ pub(crate) fn expected_manifest(resolved: &Resolved) -> anyhow::Result<Manifest>
         Ok(Device { name, kind })
     });
     Ok(Manifest::new(devices.collect::<anyhow::Result<_>>()?)?)
+}
+
+/// Checks an image for Genode against every limit of the dynamic linker and the library there.
+fn check_shared_object(file: &[u8], resolved: &Resolved) -> anyhow::Result<Verified> {
+    let image = fogbow_genode_tender::Image::read(file)?;
+    let expected = expected_manifest(resolved)?;
+    let manifest = image.manifest().clone();
+    ensure!(manifest == expected, "the manifest declares {manifest}, and {} asks for {expected}", crate::manifest::FILE);
+    let segments = image.segments().iter().enumerate().map(|(index, segment)| Segment {
+        index,
+        file_offset: segment.file.start as u64,
+        contents: segment.memory.start..segment.memory.start + segment.file.len() as u64,
+        pages: segment.pages(),
+        protection: Protection { read: true, write: segment.is_writable, execute: !segment.is_writable },
+    });
+    let layout = Layout { entry: 0, end: image.addresses().end, segments: segments.collect() };
+    Ok(Verified { layout, manifest })
 }
 
 fn check_as_tender(file: &[u8], resolved: &Resolved) -> anyhow::Result<Verified> {

@@ -82,6 +82,18 @@ impl DeclaredDevice {
         Self { kind: DeviceKind::Block, name }
     }
 
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> DeviceKind {
+        self.kind
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
     pub(crate) const fn check_against(&self, devices: &[Self], before: usize) {
         let name = self.name.as_bytes();
         assert!(!name.is_empty() && name.len() <= NAME_MAX, "a device's name has 1 to 67 characters");
@@ -194,6 +206,36 @@ impl Properties {
             Self::Block { .. } => DeviceKind::Block,
         }
     }
+
+    /// A network device with this hardware address and MTU in bytes.
+    ///
+    /// # Errors
+    /// [`Unusable::Mac`], [`Unusable::Mtu`].
+    pub fn net(mac: [u8; 6], mtu: u16) -> Result<Self, Unusable> {
+        // The lowest bit of the first byte marks a multicast address (IEEE 802).
+        if mac == [0; 6] || mac[0] & 1 != 0 {
+            return Err(Unusable::Mac(MacAddress(mac)));
+        }
+        if mtu < MIN_MTU {
+            return Err(Unusable::Mtu(mtu));
+        }
+        Ok(Self::Net { mac: MacAddress(mac), mtu })
+    }
+
+    /// A block device of `capacity` bytes, in sectors of `sector_size` bytes.
+    ///
+    /// # Errors
+    /// [`Unusable::SectorSize`], [`Unusable::Capacity`].
+    pub fn block(capacity: u64, sector_size: u16, extension: Option<Extension>) -> Result<Self, Unusable> {
+        if !sector_size.is_power_of_two() || sector_size < MIN_SECTOR {
+            return Err(Unusable::SectorSize(sector_size));
+        }
+        // Signed on the host (off_t).
+        if capacity == 0 || !capacity.is_multiple_of(u64::from(sector_size)) || i64::try_from(capacity).is_err() {
+            return Err(Unusable::Capacity(capacity));
+        }
+        Ok(Self::Block { capacity, sector_size, extension })
+    }
 }
 
 /// A device of the manifest, as the tender handed it back.
@@ -272,6 +314,12 @@ impl Manifest {
         Ok(Self { devices })
     }
 
+    /// The manifest of a target whose host says of each device what it is, and hands no manifest back.
+    #[must_use]
+    pub const fn from_devices(devices: Vec<Device>) -> Self {
+        Self { devices }
+    }
+
     /// The devices in the order declared.
     #[must_use]
     pub fn devices(&self) -> &[Device] {
@@ -318,27 +366,11 @@ fn read_properties(kind: DeviceKind, entry: &[u8; size_of::<raw::Entry>()]) -> R
         DeviceKind::Net => {
             let mut mac = [0; 6];
             mac.copy_from_slice(&entry[AT..AT + 6]);
-            let mtu = field!(u16, entry, AT + 6);
-            // The lowest bit of the first byte marks a multicast address (IEEE 802).
-            if mac == [0; 6] || mac[0] & 1 != 0 {
-                return Err(Unusable::Mac(MacAddress(mac)));
-            }
-            if mtu < MIN_MTU {
-                return Err(Unusable::Mtu(mtu));
-            }
-            Ok(Properties::Net { mac: MacAddress(mac), mtu })
+            Properties::net(mac, field!(u16, entry, AT + 6))
         }
         DeviceKind::Block => {
-            let capacity = field!(u64, entry, AT);
-            let sector_size = field!(u16, entry, AT + 8);
-            if !sector_size.is_power_of_two() || sector_size < MIN_SECTOR {
-                return Err(Unusable::SectorSize(sector_size));
-            }
-            // Signed on the host (off_t).
-            if capacity == 0 || !capacity.is_multiple_of(u64::from(sector_size)) || i64::try_from(capacity).is_err() {
-                return Err(Unusable::Capacity(capacity));
-            }
-            Ok(Properties::Block { capacity, sector_size, extension: read_extension(&entry[offset_of!(raw::Entry, padding)..]) })
+            let extension = read_extension(&entry[offset_of!(raw::Entry, padding)..]);
+            Properties::block(field!(u64, entry, AT), field!(u16, entry, AT + 8), extension)
         }
     }
 }

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let cases = FAULTS.into_iter().flat_map(|fault| {
-        let places = [(Place::Spt, fault.spt), (Place::Hvt, fault.machine), (Place::Virtio, fault.machine)];
+        let places = [(Place::Spt, fault.spt), (Place::Genode, fault.spt), (Place::Hvt, fault.machine), (Place::Virtio, fault.machine)];
         places.map(|(place, message)| (place, fault.name, message))
     });
     cases

@@ -5,7 +5,8 @@ use fogbow_tests::builder::{Place, Run};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    super::on(&[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio], "timers_fire_tick_and_are_counted", fire_tick_and_are_counted)
+    let places = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode];
+    super::on(&places, "timers_fire_tick_and_are_counted", fire_tick_and_are_counted)
 }
 
 /// Ten thousand pending timers all fire; a ticker keeps its beat; each wait has a cause; the exit hook runs last.

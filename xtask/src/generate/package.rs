@@ -26,11 +26,13 @@ pub(super) fn manifest(
     let mut text = origin.comment("#");
     let name = format!("{}-{}", application.name(), resolved.target);
     let version = &application.package.version;
-    let _ = write!(
-        text,
-        "\n[package]\nname = {name:?}\nversion = {version:?}\nedition = \"2024\"\npublish = false\n\n\
-         [[bin]]\nname = {name:?}\npath = \"src/main.rs\"\ntest = false\nbench = false\n\n[dependencies]\n"
-    );
+    let _ = write!(text, "\n[package]\nname = {name:?}\nversion = {version:?}\nedition = \"2024\"\npublish = false\n");
+    if resolved.target.is_shared_object() {
+        let _ = write!(text, "autobins = false\n\n[lib]\nname = {:?}\ncrate-type = [\"cdylib\"]\n", name.replace('-', "_"));
+    } else {
+        let _ = write!(text, "\n[[bin]]\nname = {name:?}\n");
+    }
+    text.push_str("path = \"src/main.rs\"\ntest = false\nbench = false\n\n[dependencies]\n");
     let path = dependency_path(application, directory, &application.directory)?;
     let _ = writeln!(text, "application = {{ package = {:?}, path = {path:?} }}", application.package.name);
     for (library, features) in libraries(resolved) {

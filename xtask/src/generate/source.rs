@@ -13,7 +13,10 @@ use super::{LINKER_SCRIPT, Origin, embed};
 pub(super) fn main(origin: &Origin, application: &Application, resolved: &Resolved, directory: &Path) -> anyhow::Result<String> {
     let mut text = format!("//! The image `{}` for the target {}.\n//!\n{}", application.name(), resolved.target, origin.comment("//!"));
     if resolved.target.is_image() {
-        text.push_str("#![no_std]\n#![no_main]\n");
+        text.push_str("#![no_std]\n");
+    }
+    if resolved.target.is_image() && !resolved.target.is_shared_object() {
+        text.push_str("#![no_main]\n");
     }
     text.push('\n');
     text.push_str(&uses(resolved));

@@ -21,6 +21,7 @@ pub mod attach;
 pub mod block;
 pub mod boot;
 pub mod elf;
+pub mod fault;
 pub mod manifest;
 pub mod memory;
 pub mod net;

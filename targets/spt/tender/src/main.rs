@@ -1,12 +1,11 @@
 //! Runs spt images: as code in this very process, under a seccomp filter that leaves the guest almost nothing of the host.
 //!
-//! The command line, the checks on the image and the devices are the library's, `fogbow_tender`. What is particular to spt is here:
+//! The command line, the checks on the image, the devices, and the message of a guest's fault are the library's, `fogbow_tender`. What is particular to spt is here:
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`memory`] | maps the guest's memory at the guest's own addresses, and gives segments their rights |
 //! | [`events`] | the epoll set and the timer that a guest waits with |
-//! | [`fault`] | a guest's memory fault or illegal instruction becomes a message and status 255 |
 //! | [`sandbox`] | closes every descriptor that is not the guest's, then forbids every system call that is not |
 //! | [`launch`] | the boot information, and the jump |
 //!
@@ -35,10 +34,10 @@ use std::path::{Path, PathBuf};
 use fogbow_tender::attach::{self, AttachError};
 use fogbow_tender::boot::BootError;
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
+use fogbow_tender::fault;
 use fogbow_tender::options::{self, CommandLine, Request};
 
 mod events;
-mod fault;
 mod launch;
 mod memory;
 mod sandbox;
@@ -125,7 +124,7 @@ fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> 
 
     let events = events::create(&devices)?;
     let start = launch::place(&mut memory, &layout, &manifest, &devices, &events, &command_line.arguments)?;
-    fault::install(&layout.segments).map_err(TenderError::Fault)?;
+    fault::install(PROGRAM, fault::stack_guard(&layout.segments)).map_err(TenderError::Fault)?;
     let sandbox = sandbox::prepare(devices, events)?;
     Ok((start, sandbox))
 }

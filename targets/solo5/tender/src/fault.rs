@@ -1,16 +1,20 @@
 //! A guest's fault, told in one line on standard error and by status 255.
 //!
 //! The handler runs in the process that the guest has taken over: on a stack of its own, since the guest's may be what faulted; without
-//! thread-local storage, since FS is the guest's by then; and with nothing but the two system calls that the sandbox allows it.
+//! thread-local storage, since FS is the guest's by then; and with nothing but the two system calls that a sandbox allows it.
+//!
+//! For tenders whose guests run in the tender's own process.
 
 use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
+use std::sync::OnceLock;
 
-use fogbow_tender::elf::{PAGE_SIZE, Segment};
-use fogbow_tender::options::ABORT_STATUS;
 use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::elf::{PAGE_SIZE, Segment};
+use crate::options::ABORT_STATUS;
 
 /// Bytes of the handler's stack: the kernel's frame with the largest vector state (some 12 KiB) and the handler's own.
 const STACK_SIZE: usize = 64 * 1024;
@@ -19,10 +23,17 @@ const FAULTS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIG
 
 /// Where the page begins that the guest's stack stands upon; 0 when there is none. Written once, before the guest starts.
 static STACK_GUARD: AtomicU64 = AtomicU64::new(0);
+/// The tender's name, for the message.
+static PROGRAM: OnceLock<&str> = OnceLock::new();
 
-/// Catches the faults of a guest with these segments from here on.
-pub(crate) fn install(segments: &[Segment]) -> io::Result<()> {
-    STACK_GUARD.store(stack_guard(segments).unwrap_or_default(), Ordering::Relaxed);
+/// Catches the faults of the guest, which is to run on the calling thread, from here on. `program` is the tender's name, for the message; `stack_guard` is
+/// where the page begins that the guest's stack stands upon, if there is one.
+///
+/// # Errors
+/// What the host says when it refuses the handler's stack or the handler.
+pub fn install(program: &'static str, stack_guard: Option<u64>) -> io::Result<()> {
+    PROGRAM.get_or_init(|| program);
+    STACK_GUARD.store(stack_guard.unwrap_or_default(), Ordering::Relaxed);
     set_signal_stack()?;
     for signal in FAULTS {
         // SAFETY: all-zero bytes are a valid sigaction: no flags, no mask, the default action.
@@ -39,7 +50,8 @@ pub(crate) fn install(segments: &[Segment]) -> io::Result<()> {
 
 /// The page below a stack that stands upon read-only memory: the last one of a segment that cannot be written, with memory of no segment above it, as
 /// Fogbow's linker script puts it. Images laid out otherwise have none.
-fn stack_guard(segments: &[Segment]) -> Option<u64> {
+#[must_use]
+pub fn stack_guard(segments: &[Segment]) -> Option<u64> {
     let below_a_gap = segments.windows(2).filter(|pair| pair[0].pages.end < pair[1].pages.start).map(|pair| &pair[0]);
     below_a_gap.filter(|segment| !segment.protection.write).map(|segment| segment.pages.end - PAGE_SIZE).next_back()
 }
@@ -73,7 +85,7 @@ extern "C" fn handle(signal: c_int, information: *const libc::siginfo_t, context
     };
     let mut line = Line::new();
     // A line that does not fit is cut, which is better than none.
-    let _ = writeln!(line, "{}: {fault}", crate::PROGRAM);
+    let _ = writeln!(line, "{}: {fault}", PROGRAM.get().unwrap_or(&"tender"));
     // SAFETY: descriptor 2 is never closed by this process; if it was not open to begin with, writing fails and harms nothing.
     let standard_error = unsafe { std::os::fd::BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
     // Nothing can be done about a message that cannot be written.
