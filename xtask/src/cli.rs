@@ -47,7 +47,7 @@ pub(crate) enum Command {
     },
     /// Measure what SPECIFICATION.md promises, beside references
     Bench {
-        /// Passed on: sections to measure (sizes, boot, http, streams, blocks, memory), --solo5 DIRECTORY
+        /// Passed on: sections to measure (sizes, boot, http, streams, blocks, memory, random, timers, dieharder), --solo5 DIRECTORY
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`; all of them when none is named. With
-//! `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`, `random`, `timers`, `dieharder`; all of
+//! them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
 //! machines drift; figures are medians.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod blocks;
 mod boot;
 mod http;
 mod memory;
+mod services;
 mod sizes;
 mod streams;
 
@@ -21,13 +22,16 @@ use fogbow_tests::measure::Row;
 /// What measures a section.
 type Section = fn(&Options) -> Result<Vec<Row>>;
 
-const SECTIONS: [(&str, Section); 6] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("sizes", sizes::rows),
     ("boot", boot::rows),
     ("http", http::rows),
     ("streams", streams::rows),
     ("blocks", blocks::rows),
     ("memory", memory::rows),
+    ("random", services::random),
+    ("timers", services::timers),
+    ("dieharder", services::dieharder),
 ];
 
 /// What the command line says.

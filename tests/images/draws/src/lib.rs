@@ -1,0 +1,58 @@
+//! Draws random bytes as fast as it can: for measurements, and as a stream for statistical tests.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::vec;
+
+use fogbow::{StartError, arguments, console, println, random, time};
+
+/// Bytes of a large draw.
+const LARGE: usize = 1 << 20;
+
+/// Draws of each kind that are measured in one round; the quickest of [`ROUNDS`] counts, as the machine may be busy.
+const SMALL_DRAWS: u32 = 100_000;
+const LARGE_DRAWS: u32 = 64;
+const CLOCK_READINGS: u32 = 100_000;
+const ROUNDS: u32 = 8;
+
+/// Prints nanoseconds for a draw of 32 bytes, gigabytes per second of large ones, and nanoseconds for a reading of the clock; or streams.
+///
+/// # Errors
+/// When there is no entropy, or the argument is no number.
+pub async fn start() -> Result<(), StartError> {
+    let stream: u32 = arguments::parse("stream")?;
+    let mut large = vec![0; LARGE];
+    let fill = |bytes: &mut [u8]| random::fill(bytes).map_err(|error| StartError::new("random", error));
+    fill(&mut large)?;
+    for _ in 0..stream {
+        fill(&mut large)?;
+        console::write(&large);
+    }
+    if stream > 0 {
+        return Ok(());
+    }
+    let mut key = [0; 32];
+    let small = quickest(SMALL_DRAWS, || fill(&mut key))?;
+    let large = quickest(LARGE_DRAWS, || fill(&mut large))?;
+    let clock = quickest(CLOCK_READINGS, || {
+        core::hint::black_box(time::now());
+        Ok(())
+    })?;
+    println!("small {small:.1}\nlarge {:.3}\nclock {clock:.1}", LARGE as f64 / large);
+    Ok(())
+}
+
+/// Nanoseconds that `work` takes, in the quickest round.
+fn quickest(count: u32, mut work: impl FnMut() -> Result<(), StartError>) -> Result<f64, StartError> {
+    let mut quickest = f64::MAX;
+    for _ in 0..ROUNDS {
+        let start = time::now();
+        for _ in 0..count {
+            work()?;
+        }
+        quickest = quickest.min(start.elapsed().as_nanos() as f64 / f64::from(count));
+    }
+    Ok(quickest)
+}
