@@ -17,9 +17,7 @@ pub(crate) fn names<'k>(dictionary: Key<'_>, first_at: impl Fn(&str) -> Option<&
     while let Some(rest) = first_at(&from).and_then(|key| Key::new(key).ok()).and_then(|key| key.below(dictionary)) {
         let (name, kind) = rest.split_once('/').map_or((rest, Kind::Value), |(name, _)| (name, Kind::Dictionary));
         names.push(Name { name: name.to_owned(), kind });
-        from = start_of(dictionary);
-        from.push_str(name);
-        from.push(if kind == Kind::Dictionary { BEHIND_SLASH } else { '\0' });
+        from = behind(dictionary, name, kind);
     }
     // `a-b` sorts before `a/c`, but the name `a` before the name `a-b`.
     names.sort_unstable();
@@ -38,4 +36,12 @@ pub(crate) fn start_of(dictionary: Key<'_>) -> String {
         start.push('/');
     }
     start
+}
+
+/// The first text behind `name` in `dictionary`, and behind all that is below it.
+pub(crate) fn behind(dictionary: Key<'_>, name: &str, kind: Kind) -> String {
+    let mut text = start_of(dictionary);
+    text.push_str(name);
+    text.push(if kind == Kind::Dictionary { BEHIND_SLASH } else { '\0' });
+    text
 }

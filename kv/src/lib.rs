@@ -2,8 +2,8 @@
 //!
 //! A store maps keys, which are paths such as `pages/index.html`, to values, which are bytes. A prefix of keys is a dictionary: it exists while a
 //! value lies below it. Applications are written against [`ReadOnly`] and [`ReadWrite`]; the stores here are [`Embedded`], built into the image
-//! from a directory, and [`Memory`]; `tar` and `fat`, features, are an archive and a FAT
-//! volume on a block device. The unix target adds the host's directories.
+//! from a directory, [`Memory`], and [`LogStore`], which keeps its values on a block device whatever happens; `tar` and `fat`, features, are an archive
+//! and a FAT volume on a block device. The unix target adds the host's directories.
 //!
 //! A value is read whole ([`get`](ReadOnly::get)), in ranges, or, when it is large, as a stream ([`read`](ReadOnly::read)); it is set from a slice or
 //! from a stream ([`set_stream`](ReadWrite::set_stream)). Several changes become one with [`batch`](ReadWrite::batch).
@@ -31,6 +31,7 @@ mod error;
 #[cfg(feature = "fat")]
 pub mod fat;
 pub mod key;
+pub mod log;
 mod memory;
 mod stream;
 #[cfg(feature = "tar")]
@@ -41,6 +42,7 @@ pub use error::{ReadError, StreamError, WriteError};
 #[cfg(feature = "fat")]
 pub use fat::Fat;
 pub use key::{Key, KeyError};
+pub use log::LogStore;
 pub use memory::Memory;
 pub use stream::Slice;
 #[cfg(feature = "tar")]

@@ -62,6 +62,14 @@ impl Http {
         Ok(Self { stream: BufReader::new(connect(address)?) })
     }
 
+    /// Another handle to the connection, to end it from elsewhere.
+    ///
+    /// # Errors
+    /// When the host has no descriptor for it.
+    pub fn handle(&self) -> Result<TcpStream> {
+        Ok(self.stream.get_ref().try_clone()?)
+    }
+
     /// Sends a request without a body and reads the response.
     ///
     /// # Errors
@@ -95,7 +103,7 @@ impl Http {
             let (name, value) = line.split_once(':').with_context(|| format!("no header field: {line:?}"))?;
             response.fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        if head || status == 304 {
+        if head || matches!(status, 204 | 304) {
             return Ok(response);
         }
         if response.field("transfer-encoding") == Some("chunked") {

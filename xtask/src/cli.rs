@@ -47,7 +47,7 @@ pub(crate) enum Command {
     },
     /// Measure what SPECIFICATION.md promises, beside references
     Bench {
-        /// Passed on: sections to measure (sizes, boot, http, streams, blocks, memory, random, timers, dieharder), --solo5 DIRECTORY
+        /// Passed on: sections to measure (sizes, boot, http, streams, blocks, memory, random, timers, dieharder, stores), --solo5 DIRECTORY
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -56,6 +56,11 @@ pub(crate) enum Command {
         /// How long to load each image, in minutes
         #[arg(long, default_value_t = 5)]
         minutes: u32,
+    },
+    /// Look into, change and check a log store in a disk image
+    Kv {
+        #[command(subcommand)]
+        command: crate::kv::KvCommand,
     },
     /// Remove what was built
     Clean {

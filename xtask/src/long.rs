@@ -15,7 +15,7 @@ const SOAK_FRAMES: u32 = 10_000_000;
 
 /// Runs the benchmarks.
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let program = ["run", "--quiet", "--release", "--package", "fogbow-tests", "--bin", "bench", "--"];
+    let program = ["run", "--quiet", "--release", "--package", "fogbow-tests", "--features", "stores", "--bin", "bench", "--"];
     run(workspace, &program, arguments, None)
 }
 

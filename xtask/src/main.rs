@@ -22,6 +22,7 @@ mod describe;
 mod files;
 mod generate;
 mod genode;
+mod kv;
 mod long;
 mod manifest;
 mod new;
@@ -68,6 +69,7 @@ fn execute(command: &Command, progress: &Progress) -> anyhow::Result<ExitCode> {
         Command::Test { arguments } => return test::test(&workspace, arguments, progress),
         Command::Bench { arguments } => return long::bench(&workspace, arguments),
         Command::Soak { minutes } => return long::soak(&workspace, *minutes, progress),
+        Command::Kv { command } => return kv::run(command, progress),
         Command::Clean { app } => clean::clean(&workspace, app.as_deref(), progress)?,
         Command::Tender { target } => println!("{}", tender::build(&workspace, *target, progress)?.display()),
     }

@@ -16,7 +16,12 @@
 //! [[device]]
 //! kind = "block"
 //! name = "disk"
-//! layers = ["partition", "cache"]   # block only, from the bottom up: partition, read_only, xts, authenticated, cache
+//! layers = ["partition", "cache"]   # block and log stores, from the bottom up: partition, read_only, xts, authenticated, cache
+//!
+//! [[device]]
+//! kind = "kv_rw"
+//! name = "store"
+//! store = "log"                 # kv_rw only: on a block device of the host, crash-safe; left out: in memory, or source's directory on unix
 //!
 //! [[arg]]                       # read with fogbow::arguments
 //! name = "port"
@@ -71,6 +76,8 @@ pub(crate) struct Device {
     pub(crate) source: Option<String>,
     /// What lies over a block device, from the bottom up.
     pub(crate) layers: Vec<Layer>,
+    /// A `kv_rw` device is a log store on a block device of the host.
+    pub(crate) is_log: bool,
 }
 
 /// A layer over a block device.
@@ -160,7 +167,7 @@ impl Optimize {
 }
 
 impl Device {
-    const FIELDS: [&'static str; 4] = ["kind", "name", "source", "layers"];
+    const FIELDS: [&'static str; 5] = ["kind", "name", "source", "layers", "store"];
 
     fn read(mut table: Table<'_>) -> Result<(Self, usize), Problem> {
         let line = table.line();
@@ -187,9 +194,23 @@ impl Device {
             }
             _ => {}
         }
-        let layers = Layer::read(&mut table, known, &context)?;
+        let is_log = Self::read_store(&mut table, known, source.is_some(), &context)?;
+        let layers = Layer::read(&mut table, known == Kind::Block || is_log, known, &context)?;
         table.finish(&context)?;
-        Ok((Self { name: name.value, kind: known, source: source.map(|source| source.value), layers }, line))
+        Ok((Self { name: name.value, kind: known, source: source.map(|source| source.value), layers, is_log }, line))
+    }
+
+    fn read_store(table: &mut Table<'_>, kind: Kind, has_source: bool, context: &str) -> Result<bool, Problem> {
+        let Some(store) = table.string("store")? else { return Ok(false) };
+        let problem = match (store.value.as_str(), kind) {
+            (_, other) if other != Kind::KvReadWrite => format!("{context}a {other} device has no store: leave it out (kv_rw has one)"),
+            ("log", _) if has_source => {
+                format!("{context}a log store has no source: leave one of them out (cargo xtask kv import fills it)")
+            }
+            ("log", _) => return Ok(true),
+            (other, _) => format!("{context}unknown store \"{other}\": {}", suggest::hint(other, &["log"])),
+        };
+        Err(store.problem(problem))
     }
 }
 
@@ -208,11 +229,12 @@ impl Layer {
         }
     }
 
-    fn read(table: &mut Table<'_>, kind: Kind, context: &str) -> Result<Vec<Self>, Problem> {
+    fn read(table: &mut Table<'_>, is_allowed: bool, kind: Kind, context: &str) -> Result<Vec<Self>, Problem> {
         let mut layers = Vec::new();
         for name in table.strings("layers")? {
-            if kind != Kind::Block {
-                return Err(name.problem(format!("{context}a {kind} device has no layers: leave them out (block devices have them)")));
+            if !is_allowed {
+                return Err(name
+                    .problem(format!("{context}a {kind} device has no layers: leave them out (block devices and log stores have them)")));
             }
             let found = Self::ALL.into_iter().find(|layer| layer.name() == name.value);
             let layer = found.ok_or_else(|| {

@@ -142,6 +142,7 @@ pub(crate) enum Implementation {
     Embedded,
     Directory,
     Memory,
+    LogStore,
 }
 
 impl Implementation {
@@ -158,6 +159,8 @@ impl Implementation {
             (Self::Embedded, _) => "embedded in the image",
             (Self::Directory, _) => "directory of the host",
             (Self::Memory, _) => "in memory, empty at start",
+            (Self::LogStore, Target::Unix) => "log store in a file",
+            (Self::LogStore, _) => "log store on a block device",
         }
     }
 
@@ -165,7 +168,7 @@ impl Implementation {
     pub(crate) fn host_device(self) -> Option<DeviceKind> {
         match self {
             Self::DirectStack | Self::Frames => Some(DeviceKind::Net),
-            Self::Block => Some(DeviceKind::Block),
+            Self::Block | Self::LogStore => Some(DeviceKind::Block),
             Self::HostStack | Self::Embedded | Self::Directory | Self::Memory => None,
         }
     }
@@ -174,7 +177,7 @@ impl Implementation {
     fn is_on(self, target: Target) -> bool {
         match self {
             Self::HostStack | Self::Directory => target == Target::Unix,
-            Self::DirectStack | Self::Frames | Self::Block => target != Target::Virtio,
+            Self::DirectStack | Self::Frames | Self::Block | Self::LogStore => target != Target::Virtio,
             Self::Embedded | Self::Memory => true,
         }
     }
@@ -187,6 +190,7 @@ impl Implementation {
             (Kind::Block, _) => Self::Block,
             (Kind::KvReadOnly, Target::Unix) => Self::Directory,
             (Kind::KvReadOnly, _) => Self::Embedded,
+            (Kind::KvReadWrite, _) if device.is_log => Self::LogStore,
             (Kind::KvReadWrite, Target::Unix) if device.source.is_some() => Self::Directory,
             (Kind::KvReadWrite, _) => Self::Memory,
         }
@@ -319,7 +323,7 @@ fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Ve
             (Target::Unix, Implementation::DirectStack | Implementation::Frames) => {
                 groups.push(declared(&owner, &own, "fogbow_unix::NET_ARGUMENTS", fogbow_unix::NET_ARGUMENTS));
             }
-            (Target::Unix, Implementation::Block) => {
+            (Target::Unix, Implementation::Block | Implementation::LogStore) => {
                 groups.push(declared(&owner, &own, "fogbow_unix::BLOCK_ARGUMENTS", fogbow_unix::BLOCK_ARGUMENTS));
             }
             (_, Implementation::Directory) => groups.push(ArgumentGroup {

@@ -55,6 +55,7 @@ statuses! {
     502 BAD_GATEWAY "Bad Gateway"
     503 SERVICE_UNAVAILABLE "Service Unavailable"
     505 HTTP_VERSION_NOT_SUPPORTED "HTTP Version Not Supported"
+    507 INSUFFICIENT_STORAGE "Insufficient Storage"
 }
 
 impl Status {

@@ -88,8 +88,18 @@ pub fn net(name: &str) -> Result<Net, DeviceError> {
 pub fn block(name: &str) -> Result<BlockDevice, DeviceError> {
     let path = parse::<String>(&format!("{name}-file")).map_err(DeviceError::Argument)?;
     let sector_size = parse::<u16>(&format!("{name}-sector-size")).map_err(DeviceError::Argument)?;
-    let device = fogbow_tender::block::open(Path::new(&path), sector_size).map_err(DeviceError::Block)?;
-    let sectors = device.capacity / u64::from(sector_size);
-    let info = BlockInfo { sector_size: sector_size.into(), sectors, read_only: false, durability: Durability::Host };
-    Ok(BlockDevice::new(name, device.descriptor.into(), info))
+    BlockDevice::open(name, Path::new(&path), sector_size)
+}
+
+impl BlockDevice {
+    /// Opens a file or a raw device of the host, with sectors of `sector_size` bytes, as the block device `name`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Block`].
+    pub fn open(name: &str, path: &Path, sector_size: u16) -> Result<Self, DeviceError> {
+        let device = fogbow_tender::block::open(path, sector_size).map_err(DeviceError::Block)?;
+        let sectors = device.capacity / u64::from(sector_size);
+        let info = BlockInfo { sector_size: sector_size.into(), sectors, read_only: false, durability: Durability::Host };
+        Ok(Self::new(name, device.descriptor.into(), info))
+    }
 }

@@ -70,5 +70,25 @@ where
     ExitCode::from(fogbow::run(platform, image, Ok(words), start))
 }
 
+/// Runs `future`, and the tasks that it spawns, until it ends: for programs of the host that share code with images.
+///
+/// # Errors
+/// What the host says when it gives no epoll descriptor.
+pub fn block_on<F>(future: F) -> std::io::Result<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    const IMAGE: Image = Image { name: "host", version: env!("CARGO_PKG_VERSION"), arguments: &[] };
+    let output = Rc::new(std::cell::Cell::new(None));
+    let result = Rc::clone(&output);
+    let start = move || async move {
+        result.set(Some(future.await));
+        Ok(())
+    };
+    fogbow::run(Rc::new(platform::Unix::new()?), &IMAGE, Ok([""; 0]), start);
+    output.take().ok_or_else(|| std::io::Error::other("the program was interrupted"))
+}
+
 #[cfg(test)]
 mod tests;

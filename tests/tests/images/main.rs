@@ -7,6 +7,7 @@ mod echo;
 mod faults;
 mod hello;
 mod http;
+mod kv;
 mod random;
 mod timers;
 mod user_network;
@@ -27,6 +28,7 @@ fn main() {
         echo::trials(),
         http::trials(),
         faults::trials(),
+        kv::trials(),
         user_network::trials(),
         virtio::trials(),
     ];

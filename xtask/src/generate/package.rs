@@ -79,7 +79,7 @@ fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
         let features: BTreeSet<_> = features.chain(["layers"]).collect();
         libraries.push((Library::Block, format!(", features = {features:?}").replace('{', "[").replace('}', "]")));
     }
-    if has(Implementation::Embedded) || has(Implementation::Memory) {
+    if has(Implementation::Embedded) || has(Implementation::Memory) || has(Implementation::LogStore) {
         libraries.push((Library::Kv, String::new()));
     }
     libraries.push((Library::Target(resolved.target.name()), String::new()));

@@ -138,12 +138,16 @@ fn open(device: &ResolvedDevice, target: Target) -> String {
             device.prefix
         ),
         Implementation::Frames => format!("    let {name} = {target}::net({name:?}).{failed}?;\n"),
-        Implementation::Block => {
-            let opened = format!("    let {name} = {target}::block({name:?}).{failed}?;\n");
-            device.device.layers.iter().fold(opened, |mut text, layer| {
+        Implementation::Block | Implementation::LogStore => {
+            let mut text = format!("    let {name} = {target}::block({name:?}).{failed}?;\n");
+            for layer in &device.device.layers {
                 let _ = writeln!(text, "    let {name} = fogbow_block::layers::{}({name}, {name:?}).await?;", layer.name());
-                text
-            })
+            }
+            if device.implementation == Implementation::LogStore {
+                let open = "fogbow_kv::LogStore::open_or_format";
+                let _ = writeln!(text, "    let {name} = {open}({name}, fogbow_kv::log::Config::default()).await.{failed}?;");
+            }
+            text
         }
         Implementation::Embedded => format!("    let {name} = Embedded::new(&{}::ENTRIES);\n", embed::module(&device.device)),
         Implementation::Directory => format!(

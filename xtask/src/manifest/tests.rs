@@ -53,12 +53,12 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
     let text = HTTP.replace("source =", "sorce =");
     assert_eq!(
         problem(&text),
-        (11, "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, source, layers)".into())
+        (11, "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, source, layers, store)".into())
     );
     let text = HTTP.replace("source = \"htdocs\"", "");
     assert_eq!(problem(&text), (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds".into()));
     let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
-    assert_eq!(problem(&text), (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, source, layers)".into()));
+    assert_eq!(problem(&text), (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, source, layers, store)".into()));
     let text = HTTP.replace("doc =", "dok =");
     assert_eq!(
         problem(&text),
@@ -136,5 +136,20 @@ proptest! {
     fn nearly_right_text_never_panics(at in 0..HTTP.len(), with in "[a-z\\[\\]\"=\\n\\\\.{}0-9é]{0,6}", cut in 0..8usize) {
         let end = (at + cut).min(HTTP.len());
         let _ = Manifest::parse(&format!("{}{with}{}", &HTTP[..at], &HTTP[end..]));
+    }
+}
+
+#[test]
+fn a_log_store_may_have_layers_and_no_source() {
+    let text = "name = \"a\"\n[[device]]\nkind = \"kv_rw\"\nname = \"store\"\nstore = \"log\"\nlayers = [\"partition\"]\n";
+    let device = &Manifest::parse(text).unwrap().devices[0];
+    assert!(device.is_log && device.layers == [Layer::Partition]);
+    for (from, to, message) in [
+        ("layers = [\"partition\"]", "source = \"x\"", "device 'store': a log store has no source"),
+        ("\"log\"", "\"lag\"", "device 'store': unknown store \"lag\": did you mean \"log\"?"),
+        ("kv_rw", "block", "device 'store': a block device has no store"),
+    ] {
+        let found = Manifest::parse(&text.replace(from, to)).unwrap_err().message;
+        assert!(found.starts_with(message), "{found}");
     }
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`, `random`, `timers`, `dieharder`; all of
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`, `random`, `timers`, `dieharder`, `stores`; all of
 //! them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
 //! machines drift; figures are medians.
 #![forbid(unsafe_code)]
@@ -11,6 +11,8 @@ mod http;
 mod memory;
 mod services;
 mod sizes;
+#[cfg(feature = "stores")]
+mod stores;
 mod streams;
 
 use std::path::PathBuf;
@@ -22,7 +24,7 @@ use fogbow_tests::measure::Row;
 /// What measures a section.
 type Section = fn(&Options) -> Result<Vec<Row>>;
 
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: &[(&str, Section)] = &[
     ("sizes", sizes::rows),
     ("boot", boot::rows),
     ("http", http::rows),
@@ -32,6 +34,8 @@ const SECTIONS: [(&str, Section); 9] = [
     ("random", services::random),
     ("timers", services::timers),
     ("dieharder", services::dieharder),
+    #[cfg(feature = "stores")]
+    ("stores", stores::rows),
 ];
 
 /// What the command line says.
@@ -42,10 +46,14 @@ struct Options {
 }
 
 fn main() -> Result<()> {
+    #[cfg(feature = "stores")]
+    if let Some(path) = std::env::args().skip_while(|word| word != stores::OPEN).nth(1) {
+        return stores::open(path.into());
+    }
     let options = options(std::env::args().skip(1))?;
     let mut broken = 0;
     println!("{:<58} {:>12} {:>12} {:>7}", "", "ours", "reference", "ratio");
-    for (name, section) in SECTIONS {
+    for &(name, section) in SECTIONS {
         if !options.sections.is_empty() && !options.sections.iter().any(|section| section == name) {
             continue;
         }
@@ -72,7 +80,10 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options> {
         match word.as_str() {
             "--solo5" => options.solo5 = words.next().map(PathBuf::from),
             name if SECTIONS.iter().any(|(section, _)| *section == name) => options.sections.push(word),
-            other => bail!("no section {other:?}: the sections are {}", SECTIONS.map(|(name, _)| name).join(", ")),
+            other => {
+                let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+                bail!("no section {other:?}: the sections are {}", names.join(", "))
+            }
         }
     }
     Ok(options)

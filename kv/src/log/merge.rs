@@ -1,0 +1,445 @@
+//! Putting a half of the log into the tree, a leaf at a time, from the least key to the greatest.
+//!
+//! The way from the root to the present leaf is a stack of branches; each gathers the children that its successors will have. What is done is written to
+//! new pages; the tree on the device stays whole until a superblock leads to the new one. A node that is left with little takes over its next sibling.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::ops::Bound;
+
+use fogbow_block::Block;
+
+use super::cache::Cached;
+use super::entry::{Chunk, owned};
+use super::error::Fault;
+use super::layout::{Extent, NodeRef, checksum};
+use super::memtable::{Memtable, Slot};
+use super::node::{CHILD, HEADER, Node, divide, encode, entry_size, separator};
+use super::{Inner, Value};
+
+/// A node that is used less than this part of a page takes over its sibling.
+const SMALL_PART: usize = 4;
+
+/// How full leaves that are divided should be, in percent, and how many siblings they take over for it: normally, and where space is short.
+const FILL: (usize, usize) = (62, 1);
+const TIGHT_FILL: (usize, usize) = (88, 6);
+
+/// Space is short when less than this part of the device is free.
+const TIGHT_PART: u64 = 6;
+
+/// Bytes that are written at once where pages follow each other.
+const RUN: usize = 256 << 10;
+
+/// What keys are less than; `None`: they have no bound.
+type Upper = Option<Box<[u8]>>;
+
+/// A child of a branch with the least key that it may hold.
+type Child = (Box<[u8]>, NodeRef);
+
+#[derive(Debug)]
+pub(crate) struct Merge {
+    table: Rc<Memtable>,
+    /// All operations up to this one are merged.
+    last: Option<Box<[u8]>>,
+    /// How many those are.
+    pub(crate) done: usize,
+    is_begun: bool,
+    frames: Vec<Frame>,
+    /// The nodes of the highest level so far.
+    top: Vec<Child>,
+    top_level: u16,
+    /// Pages that only the old tree needs.
+    pub(crate) freed: Vec<Extent>,
+    /// By how many the new tree has more.
+    pub(crate) leaves: i64,
+    pub(crate) branches: i64,
+    /// Pages that may be used to fill nodes better, beyond those that the operations need.
+    spare: u64,
+    is_tight: bool,
+    /// Pages that are to be written together.
+    run_page: u64,
+    run: Vec<u8>,
+}
+
+/// A branch of the old tree on the way to the present leaf.
+#[derive(Debug)]
+struct Frame {
+    node: Node,
+    /// The first child that is not dealt with.
+    next: usize,
+    /// The children of the branches that replace it.
+    out: Vec<Child>,
+    /// Bytes that those take in a node.
+    size: usize,
+    lower: Box<[u8]>,
+    upper: Upper,
+}
+
+impl Frame {
+    fn push(&mut self, child: Child) {
+        self.size += entry_size(&child.0, &[0; CHILD]);
+        self.out.push(child);
+    }
+
+    fn copy_until(&mut self, end: usize) {
+        for index in self.next..end {
+            self.push((self.node.key(index).into(), self.node.child(index)));
+        }
+        self.next = self.next.max(end);
+    }
+
+    /// The next child, and the bounds of its keys.
+    fn take_child(&mut self) -> (NodeRef, Box<[u8]>, Upper) {
+        let index = self.next;
+        self.next += 1;
+        let upper = if self.next < self.node.count { Some(self.node.key(self.next).into()) } else { self.upper.clone() };
+        (self.node.child(index), self.node.key(index).into(), upper)
+    }
+}
+
+impl Merge {
+    pub(crate) fn new(table: &Rc<Memtable>) -> Self {
+        Self {
+            table: Rc::clone(table),
+            last: None,
+            done: 0,
+            is_begun: false,
+            frames: Vec::new(),
+            top: Vec::new(),
+            top_level: 0,
+            freed: Vec::new(),
+            leaves: 0,
+            branches: 0,
+            spare: 0,
+            is_tight: false,
+            run_page: 0,
+            run: Vec::new(),
+        }
+    }
+
+    /// The new root.
+    pub(crate) fn root(&self) -> Option<NodeRef> {
+        self.top.first().map(|(_, root)| *root)
+    }
+
+    /// The new root's level.
+    pub(crate) fn level(&self) -> u16 {
+        if self.top.is_empty() { 0 } else { self.top_level }
+    }
+
+    fn next_key(&self) -> Option<&[u8]> {
+        let from = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.table.range(from, Bound::Unbounded).next().map(|(key, _)| key)
+    }
+
+    /// Does the next piece of work: one leaf, or one branch. True when there is no more.
+    pub(crate) async fn step<B: Block>(&mut self, store: &Inner<B>) -> Result<bool, Fault> {
+        if !core::mem::replace(&mut self.is_begun, true) {
+            return self.begin(store).await.map(|()| false);
+        }
+        let Some(frame) = self.frames.last_mut() else {
+            if self.top.len() <= 1 {
+                return Ok(true);
+            }
+            self.top_level += 1;
+            let children = core::mem::take(&mut self.top);
+            self.top = self.write_branches(store, children, Box::default(), self.top_level, false).await?;
+            return Ok(false);
+        };
+        let from = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let key = self.table.range(from, Bound::Unbounded).next().map(|(key, _)| key);
+        match key.filter(|key| frame.upper.as_ref().is_none_or(|upper| *key < &**upper)) {
+            None => self.close(store).await?,
+            Some(key) => {
+                frame.copy_until(frame.node.child_index(key));
+                let (child, lower, upper) = frame.take_child();
+                let level = frame.node.level - 1;
+                self.descend(store, child, level, lower, upper).await?;
+            }
+        }
+        Ok(false)
+    }
+
+    async fn begin<B: Block>(&mut self, store: &Inner<B>) -> Result<(), Fault> {
+        let (root, level) = {
+            let state = store.state.borrow();
+            let free = state.space.free();
+            self.spare = free.saturating_sub(state.pages_promised()) / 2;
+            self.is_tight = free < store.geometry.pages / TIGHT_PART;
+            (state.superblock.root, state.superblock.level)
+        };
+        match root {
+            Some(root) if self.next_key().is_some() => self.descend(store, root, level, Box::default(), None).await,
+            Some(root) => {
+                self.top.push((Box::default(), root));
+                self.top_level = level;
+                Ok(())
+            }
+            None => self.rebuild_leaf(store, None, Box::default(), None).await,
+        }
+    }
+
+    async fn descend<B: Block>(&mut self, store: &Inner<B>, at: NodeRef, level: u16, lower: Box<[u8]>, upper: Upper) -> Result<(), Fault> {
+        let node = self.take_over(store, at, level).await?;
+        if level == 0 {
+            return self.rebuild_leaf(store, Some(node), lower, upper).await;
+        }
+        self.frames.push(Frame { node, next: 0, out: Vec::new(), size: 0, lower, upper });
+        Ok(())
+    }
+
+    /// Reads a node that will be replaced.
+    async fn take_over<B: Block>(&mut self, store: &Inner<B>, at: NodeRef, level: u16) -> Result<Node, Fault> {
+        let node = store.node(at, level).await?;
+        self.freed.push(Extent { page: at.page, count: 1 });
+        *if level == 0 { &mut self.leaves } else { &mut self.branches } -= 1;
+        Ok(node)
+    }
+
+    /// Writes what a leaf becomes, with all operations below `upper`.
+    async fn rebuild_leaf<B: Block>(
+        &mut self,
+        store: &Inner<B>,
+        leaf: Option<Node>,
+        lower: Box<[u8]>,
+        mut upper: Upper,
+    ) -> Result<(), Fault> {
+        let page = store.geometry.page;
+        let mut entries = Vec::new();
+        self.merge_leaf(store, leaf.as_ref(), upper.as_deref(), &mut entries).await?;
+        let mut siblings = 0;
+        while self.spare > 0
+            && self.is_loose(size(&entries), siblings, page)
+            && let Some(frame) = self.frames.last_mut().filter(|frame| frame.next < frame.node.count)
+        {
+            self.spare -= 1;
+            siblings += 1;
+            let (sibling, _, end) = frame.take_child();
+            upper = end;
+            let sibling = self.take_over(store, sibling, 0).await?;
+            self.merge_leaf(store, Some(&sibling), upper.as_deref(), &mut entries).await?;
+        }
+        let sizes: Vec<usize> = entries.iter().map(|(key, value)| entry_size(key.as_ref(), value.as_ref())).collect();
+        let mut start = 0;
+        for end in divide(&sizes, page, upper.is_none()) {
+            let key = match start {
+                0 => lower.clone(),
+                _ => separator(entries[start - 1].0.as_ref(), entries[start].0.as_ref()).into(),
+            };
+            let node = self.write_node(store, encode(page, 0, &entries[start..end])).await?;
+            self.leaves += 1;
+            self.push((key, node), 0);
+            start = end;
+        }
+        self.spill(store).await
+    }
+
+    /// Whether entries of this size would fill their pages so badly that another leaf should be added.
+    const fn is_loose(&self, size: usize, siblings: usize, page: usize) -> bool {
+        let (percent, most) = if self.is_tight { TIGHT_FILL } else { FILL };
+        let room = page - HEADER;
+        let is_small = size < page / SMALL_PART;
+        let is_badly_filled = (self.is_tight || size > room) && size * 100 < size.div_ceil(room) * room * percent;
+        is_small || (is_badly_filled && siblings < most)
+    }
+
+    /// Adds to `entries` those of a leaf, as the operations below `upper` change them.
+    async fn merge_leaf<B: Block>(
+        &mut self,
+        store: &Inner<B>,
+        leaf: Option<&Node>,
+        upper: Option<&[u8]>,
+        entries: &mut Vec<(Value, Value)>,
+    ) -> Result<(), Fault> {
+        let from = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let to = upper.map_or(Bound::Unbounded, Bound::Excluded);
+        let operations: Vec<(Rc<[u8]>, Slot)> = match (from, to) {
+            // Nothing lies between: the range would not be one.
+            (Bound::Excluded(from), Bound::Excluded(to)) if from >= to => Vec::new(),
+            (from, to) => self.table.range(from, to).map(|(key, slot)| (key.into(), slot.clone())).collect(),
+        };
+        let mut index = 0;
+        let count = leaf.map_or(0, |leaf| leaf.count);
+        for (key, slot) in &operations {
+            while let Some(leaf) = leaf
+                && index < count
+                && leaf.key(index) < &**key
+            {
+                entries.push(entry(leaf, index));
+                index += 1;
+            }
+            let former = leaf.filter(|leaf| index < count && leaf.key(index) == &**key);
+            let value = match slot {
+                Slot::Put(value) => Some(Rc::clone(value)),
+                Slot::Data(data) => Some(self.write_data(store, key, data).await?.into()),
+                Slot::Deleted => None,
+            };
+            if let Some(leaf) = former {
+                let (_, former) = leaf.entry(index);
+                if value.as_deref() != Some(former) {
+                    self.freed.extend(owned(key, former));
+                }
+                index += 1;
+            }
+            if let Some(value) = value {
+                entries.push((Value::new(Rc::clone(key), 0..key.len()), Value::new(Rc::clone(&value), 0..value.len())));
+            }
+        }
+        if let Some(leaf) = leaf {
+            entries.extend((index..count).map(|index| entry(leaf, index)));
+        }
+        self.done += operations.len();
+        if let Some((key, _)) = operations.last() {
+            self.last = Some((&**key).into());
+        }
+        Ok(())
+    }
+
+    /// Writes the bytes of a chunk that was only in the log, and gives the entry that leads to them.
+    async fn write_data<B: Block>(&mut self, store: &Inner<B>, key: &[u8], data: &[u8]) -> Result<Vec<u8>, Fault> {
+        let page = store.geometry.page;
+        let extents = take(store, data.len().div_ceil(page).max(1) as u32)?;
+        let mut rest = data;
+        for extent in &extents {
+            let (part, behind) = rest.split_at(rest.len().min(extent.count as usize * page));
+            self.write(store, extent.page, part).await?;
+            rest = behind;
+        }
+        Ok(Chunk::new(key, data, extents).emit())
+    }
+
+    async fn write_node<B: Block>(&mut self, store: &Inner<B>, bytes: Vec<u8>) -> Result<NodeRef, Fault> {
+        let extents = take(store, 1)?;
+        let at = NodeRef { page: extents.first().map_or(0, |extent| extent.page), checksum: checksum(store.id, &bytes) };
+        self.write(store, at.page, &bytes).await?;
+        if let Some(node) = Node::parse(bytes.into()) {
+            store.cache.borrow_mut().insert(at, Cached::Node(node));
+        }
+        Ok(at)
+    }
+
+    /// Writes bytes to the pages from `page` on, together with those before it if they follow each other.
+    async fn write<B: Block>(&mut self, store: &Inner<B>, page: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let size = store.geometry.page;
+        if self.run_page + (self.run.len() / size) as u64 != page || self.run.len() >= RUN {
+            self.flush(store).await?;
+            self.run_page = page;
+        }
+        self.run.extend_from_slice(bytes);
+        self.run.resize(self.run.len().next_multiple_of(size), 0);
+        Ok(())
+    }
+
+    /// Writes what is to be written.
+    pub(crate) async fn flush<B: Block>(&mut self, store: &Inner<B>) -> Result<(), Fault> {
+        if !self.run.is_empty() {
+            store.write_pages(self.run_page, &self.run).await?;
+            self.run.clear();
+        }
+        Ok(())
+    }
+
+    /// Hands a new node of a level to the branch above it.
+    fn push(&mut self, child: Child, level: u16) {
+        match self.frames.last_mut() {
+            Some(frame) => frame.push(child),
+            None => {
+                self.top.push(child);
+                self.top_level = level;
+            }
+        }
+    }
+
+    /// Ends the lowest branch: it takes over its sibling if it has little left, or is written.
+    async fn close<B: Block>(&mut self, store: &Inner<B>) -> Result<(), Fault> {
+        let Some(mut frame) = self.frames.pop() else { return Ok(()) };
+        frame.copy_until(frame.node.count);
+        let level = frame.node.level;
+        if frame.size < store.geometry.page / SMALL_PART
+            && self.spare > 0
+            && let Some(parent) = self.frames.last_mut().filter(|parent| parent.next < parent.node.count)
+        {
+            self.spare -= 1;
+            let (sibling, _, upper) = parent.take_child();
+            frame.node = self.take_over(store, sibling, level).await?;
+            frame.next = 0;
+            frame.upper = upper;
+            self.frames.push(frame);
+            return Ok(());
+        }
+        if self.frames.is_empty() && self.top.is_empty() && frame.out.len() == 1 {
+            // A root with one child is none.
+            self.top = frame.out;
+            self.top_level = level - 1;
+            return Ok(());
+        }
+        let fill = frame.upper.is_none();
+        for child in self.write_branches(store, frame.out, frame.lower, level, fill).await? {
+            self.push(child, level);
+        }
+        Ok(())
+    }
+
+    /// Writes the branches that the lowest one has gathered children for, when those have become many.
+    async fn spill<B: Block>(&mut self, store: &Inner<B>) -> Result<(), Fault> {
+        let Some(frame) = self.frames.last_mut().filter(|frame| frame.size > 4 * store.geometry.page) else { return Ok(()) };
+        let kept = frame.out.split_off(frame.out.len() / 4 * 3);
+        let children = core::mem::replace(&mut frame.out, kept);
+        let lower = core::mem::replace(&mut frame.lower, frame.out.first().map(|(key, _)| key.clone()).unwrap_or_default());
+        frame.size = frame.out.iter().map(|(key, _)| entry_size(key, &[0; CHILD])).sum();
+        let level = frame.node.level;
+        let written = self.write_branches(store, children, lower, level, false).await?;
+        let above = self.frames.len().checked_sub(2).and_then(|above| self.frames.get_mut(above));
+        match above {
+            Some(frame) => written.into_iter().for_each(|child| frame.push(child)),
+            None => {
+                self.top.extend(written);
+                self.top_level = level;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_branches<B: Block>(
+        &mut self,
+        store: &Inner<B>,
+        mut children: Vec<Child>,
+        lower: Box<[u8]>,
+        level: u16,
+        fill: bool,
+    ) -> Result<Vec<Child>, Fault> {
+        if let Some(first) = children.first_mut() {
+            first.0 = lower;
+        }
+        let page = store.geometry.page;
+        let sizes: Vec<usize> = children.iter().map(|(key, _)| entry_size(key, &[0; CHILD])).collect();
+        let mut written = Vec::new();
+        let mut start = 0;
+        for end in divide(&sizes, page, fill) {
+            let entries: Vec<_> = children[start..end].iter().map(|(key, child)| (key, child.emit())).collect();
+            let node = self.write_node(store, encode(page, level, &entries)).await?;
+            self.branches += 1;
+            written.push((children[start].0.clone(), node));
+            start = end;
+        }
+        Ok(written)
+    }
+}
+
+fn take<B: Block>(store: &Inner<B>, count: u32) -> Result<Vec<Extent>, Fault> {
+    let mut state = store.state();
+    let extents = state.space.take(count).ok_or(Fault::NoSpace)?;
+    state.merging.add_pages(&extents);
+    Ok(extents)
+}
+
+fn entry(leaf: &Node, index: usize) -> (Value, Value) {
+    let value = leaf.value_range(index);
+    let key = value.start - leaf.key(index).len()..value.start;
+    (Value::new(Rc::clone(&leaf.bytes), key), Value::new(Rc::clone(&leaf.bytes), value))
+}
+
+fn size(entries: &[(Value, Value)]) -> usize {
+    entries.iter().map(|(key, value)| entry_size(key.as_ref(), value.as_ref())).sum()
+}

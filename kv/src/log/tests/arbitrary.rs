@@ -1,0 +1,149 @@
+//! Arbitrary bytes: they are refused, or read with errors; nothing panics, loops, or takes memory without bound.
+
+use proptest::prelude::*;
+
+use super::super::entry::{Meta, Place, name_key};
+use super::super::layout::{Geometry, NodeRef, Superblock, checksum};
+use super::super::{node, record};
+use super::*;
+
+/// Opens an image and does with it whatever can be done.
+async fn use_image(image: &[u8]) {
+    let disk = ram(256);
+    let sectors = image.len().min(256 << 10) / SECTOR;
+    disk.write(0, &image[..sectors * SECTOR]).await.unwrap();
+    let Ok(store) = LogStore::open(disk, Config::default()).await else { return };
+    if let Ok(names) = store.list(Key::ROOT).await {
+        for name in names.iter().take(50) {
+            if let Ok(key) = Key::new(&name.name) {
+                let _ = (store.exists(key).await, store.get(key).await.is_ok(), store.last_modified(key).await);
+            }
+        }
+    }
+    let _ = store.check(|_, _| {}).await;
+    for name in ["a", "b/c", "zz"] {
+        let _ = (store.set(key(name), &[1; 2000]).await, store.set_partial(key(name), 70_000, b"x").await);
+        let _ = (store.rename(key(name), key("other")).await, store.remove(key(name)).await);
+    }
+    let _ = store.checkpoint().await;
+}
+
+/// An image whose checksums are right and whose contents are the fuzzer's: superblock fields, a root node, a log record.
+fn forged(fields: &[u64; 6], level: u16, root: &[(Vec<u8>, Vec<u8>)], payload: &[u8], raw: &[u8]) -> Vec<u8> {
+    let info = ram(256).info();
+    let geometry = Geometry::of(info).unwrap();
+    let mut image = alloc::vec![0; 256 << 10];
+    let at = geometry.data_start() + fields[0] % 3;
+    let mut page = node::encode(geometry.page, level, root);
+    for (index, byte) in raw.iter().enumerate() {
+        page[(index * 7 + fields[1] as usize % 64) % 200] ^= byte;
+    }
+    let place = at as usize * geometry.page;
+    image[place..place + page.len()].copy_from_slice(&page);
+    let root = Some(NodeRef { page: at, checksum: checksum(7, &page) });
+    let superblock = Superblock {
+        geometry,
+        id: 7,
+        generation: 4,
+        root,
+        level,
+        sequence: fields[2],
+        half: (fields[3] % 2) as usize,
+        map_checksum: fields[3],
+        next_object: fields[4],
+        leaves: fields[5],
+        branches: fields[1],
+    };
+    for place in Superblock::places(4) {
+        superblock.emit(&mut image[place as usize * geometry.page..]);
+    }
+    let record = record::encode(7, geometry.sector, fields[2], payload);
+    let start = geometry.half_start(superblock.half) as usize * geometry.page;
+    let length = record.len().min(geometry.half_bytes());
+    image[start..start + length].copy_from_slice(&record[..length]);
+    image
+}
+
+fn entries() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
+    let key = prop_oneof![
+        "k[a-c]{0,3}".prop_map(String::into_bytes),
+        (any::<u8>(), 0_u8..3).prop_map(|(object, chunk)| super::super::entry::chunk_key(object.into(), chunk.into()).to_vec()),
+        any::<u8>().prop_map(|object| super::super::entry::garbage_key(object.into()).to_vec()),
+        prop::collection::vec(any::<u8>(), 0..30),
+    ];
+    let value = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..60),
+        (any::<u64>(), 0_u64..400_000)
+            .prop_map(|(object, size)| { Meta { version: 1, modified: 2, place: Place::Object { object: object % 8, size } }.emit(&[]) }),
+        (15_u64..64, any::<u64>()).prop_map(|(page, checksum)| NodeRef { page, checksum }.emit().to_vec()),
+    ];
+    prop::collection::btree_map(key, value, 0..12).prop_map(|map| map.into_iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn forged_images_are_survived(
+        fields: [u64; 6],
+        level in 0_u16..3,
+        root in entries(),
+        payload in prop::collection::vec(any::<u8>(), 0..300),
+        raw in prop::collection::vec(any::<u8>(), 0..4),
+    ) {
+        let image = forged(&fields, level, &root, &payload, &raw);
+        Simulation::new(1).block_on(async move { use_image(&image).await });
+    }
+
+    /// Many sectors of a good image are damaged, and every checksum of its superblocks put right again.
+    #[test]
+    fn ruined_images_are_survived(seed: u64, damage in prop::collection::vec((any::<u16>(), any::<u16>(), any::<u8>()), 0..60)) {
+        Simulation::new(1).block_on(async move {
+            let disk = Rc::new(ram(256));
+            let store = LogStore::format(Rc::clone(&disk), Config::default()).await.unwrap();
+            let mut steps = Steps(seed);
+            for _ in 0..20 {
+                let _ = steps.step().apply(&store).await;
+            }
+            drop(store);
+            let mut image = alloc::vec![0; 256 << 10];
+            disk.read(0, &mut image).await.unwrap();
+            for (sector, offset, byte) in damage {
+                let at = usize::from(sector) * SECTOR + usize::from(offset) % SECTOR;
+                let length = image.len();
+                image[at % length] ^= byte;
+            }
+            for place in 0..4 {
+                let start = place * 4096;
+                let sum = checksum(0, &image[start..start + 120]);
+                image[start + 120..start + 128].copy_from_slice(&sum.to_le_bytes());
+            }
+            use_image(&image).await;
+        });
+    }
+}
+
+/// Files that once told something, and the smallest images of each kind.
+#[test]
+fn the_corpus_is_survived() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
+    let mut count = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        count += 1;
+        Simulation::new(1).block_on(async move { use_image(&bytes).await });
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn a_value_of_a_forged_size_is_an_error() {
+    let meta = Meta { version: 1, modified: 2, place: Place::Object { object: 1, size: u64::MAX } }.emit(&[]);
+    let image = forged(&[0, 0, 1, 0, 9, 1], 0, &[(name_key("a"), meta)], &[], &[]);
+    Simulation::new(1).block_on(async move {
+        let disk = ram(256);
+        disk.write(0, &image).await.unwrap();
+        let store = LogStore::open(disk, Config::default()).await.unwrap();
+        assert!(matches!(store.get(key("a")).await, Err(crate::ReadError::Unavailable { .. })));
+    });
+}

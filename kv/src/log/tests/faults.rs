@@ -1,0 +1,129 @@
+//! A failing device, dropped calls, and many tasks.
+
+use core::time::Duration;
+
+use fogbow_block::Operation;
+use fogbow_block::fault::{Fault, FaultDisk};
+
+use super::super::FormatError;
+use super::*;
+use crate::log::OpenError;
+
+#[test]
+fn after_a_failed_write_only_reads_go_on_until_it_is_opened_again() {
+    Simulation::new(1).block_on(async {
+        for operation in [Operation::Write, Operation::Flush] {
+            let disk = FaultDisk::new(ram(1024), 1);
+            let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+            store.set(key("a"), b"1").await.unwrap();
+            disk.fail(operation, 1, Fault::Error);
+            assert!(matches!(store.set(key("b"), b"2").await, Err(WriteError::Unavailable { key, .. }) if key == "b"));
+            assert!(matches!(store.set(key("c"), b"3").await, Err(WriteError::Unavailable { .. })));
+            assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
+            let store = LogStore::open(disk, Config::default()).await.unwrap();
+            store.set(key("c"), b"3").await.unwrap();
+            assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
+        }
+    });
+}
+
+#[test]
+fn tasks_share_records() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(4096), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        disk.set_latency(Duration::from_micros(100)..Duration::from_micros(200));
+        let before = disk.counts().flushes;
+        let tasks: Vec<_> = (0..100)
+            .map(|number| {
+                let store = store.clone();
+                fogbow::spawn(async move { store.set(key(&format!("key-{number}")), &[number]).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let flushes = disk.counts().flushes - before;
+        assert!(flushes < 20, "{flushes} flushes for 100 tasks");
+        let store = LogStore::open(disk, Config::default()).await.unwrap();
+        assert_eq!(contents(&store).await.len(), 100);
+    });
+}
+
+/// Calls that are dropped at any point leave a store that works, and what others do is not lost.
+#[test]
+fn dropped_calls_do_no_harm() {
+    Simulation::new(3).block_on(async {
+        let disk = FaultDisk::new(ram(2048), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        disk.set_latency(Duration::from_micros(10)..Duration::from_micros(200));
+        let mut steps = Steps(17);
+        for round in 0..3000_u64 {
+            let patience = Duration::from_micros(steps.next(2000));
+            let value = alloc::vec![round as u8; if round % 50 == 0 { 90_000 } else { 100 }];
+            let name = format!("dropped-{}", steps.next(30));
+            let _ = fogbow::time::timeout(patience, store.set(key(&name), &value)).await;
+            if round % 10 == 0 {
+                store.set(key("kept"), &round.to_le_bytes()).await.unwrap();
+                assert_eq!(store.get(key("kept")).await.unwrap().as_ref(), round.to_le_bytes());
+            }
+        }
+        store.checkpoint().await.unwrap();
+        assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
+        let found = contents(&store).await;
+        let store = LogStore::open(disk, Config::default()).await.unwrap();
+        assert_eq!(contents(&store).await, found);
+        for value in found.values() {
+            assert!(value.len() == 8 || value.iter().all(|byte| *byte == value[0]));
+        }
+    });
+}
+
+/// Reading while others write: each value is one that was set, never a mixture.
+#[test]
+fn readers_see_whole_values() {
+    Simulation::new(4).block_on(async {
+        let disk = FaultDisk::new(ram(8192), 1);
+        let store = LogStore::format(disk.clone(), Config { cache: 16 << 10 }).await.unwrap();
+        disk.set_latency(Duration::from_micros(10)..Duration::from_micros(300));
+        store.set(key("v"), &[0; 150_000]).await.unwrap();
+        let writer = {
+            let store = store.clone();
+            fogbow::spawn(async move {
+                for round in 1..100_u8 {
+                    let length = if round % 3 == 0 { 20_000 } else { 150_000 };
+                    store.set(key("v"), &alloc::vec![round; length]).await.unwrap();
+                }
+            })
+        };
+        for _ in 0..300 {
+            let value = store.get(key("v")).await.unwrap();
+            let bytes = value.as_ref();
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+            assert_eq!(bytes.len(), if bytes[0] % 3 == 0 && bytes[0] > 0 { 20_000 } else { 150_000 });
+        }
+        writer.await;
+    });
+}
+
+#[test]
+fn what_cannot_be_opened_is_said() {
+    Simulation::new(1).block_on(async {
+        let open = async |disk: Ram| LogStore::open(disk, Config::default()).await.map(drop);
+        assert_eq!(open(ram(1024)).await, Err(OpenError::Format(FormatError::NotAStore)));
+        let small = LogStore::format(ram(100), Config::default()).await.map(drop);
+        assert!(matches!(small, Err(OpenError::Format(FormatError::TooSmall { .. }))));
+        let disk = Rc::new(ram(1024));
+        drop(LogStore::format(Rc::clone(&disk), Config::default()).await.unwrap());
+        // A version that is to come.
+        let mut sector = [0; SECTOR];
+        for place in 0..2 {
+            disk.read(place * 8, &mut sector).await.unwrap();
+            sector[8] = 2;
+            let sum = super::super::layout::checksum(0, &sector[..120]);
+            sector[120..128].copy_from_slice(&sum.to_le_bytes());
+            disk.write(place * 8, &sector).await.unwrap();
+        }
+        assert_eq!(open(disk.snapshot()).await, Err(OpenError::Format(FormatError::Version(2))));
+    });
+}
