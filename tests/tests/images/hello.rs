@@ -13,6 +13,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         super::on(&PLACES, "hello_answers_help_and_version", answers_help),
         super::on(&PLACES, "hello_refuses_an_unknown_argument_with_64", refuses_unknown_arguments),
         super::on(&PLACES[1..], "hello_runs_in_2_mib", runs_in_little_memory),
+        super::on(&[Place::Spt, Place::Hvt], "hello_is_at_most_64_kib", is_small),
     ]
     .into_iter()
     .flatten()
@@ -46,5 +47,11 @@ fn refuses_unknown_arguments(place: Place) -> Result<()> {
 fn runs_in_little_memory(place: Place) -> Result<()> {
     let ended = run(place, &Run { memory: 2, ..Run::default() })?;
     ensure!(ended.status == Some(0), "{ended:?}");
+    Ok(())
+}
+
+fn is_small(place: Place) -> Result<()> {
+    let size = std::fs::metadata(place.image("hello")?)?.len();
+    ensure!(size <= 64 << 10, "{size} bytes");
     Ok(())
 }
