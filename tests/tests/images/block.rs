@@ -54,7 +54,9 @@ fn flip(file: &File, at: u64) -> Result<()> {
 
 fn writes_and_verifies(place: Place) -> Result<()> {
     let disk = disk()?;
-    let geometry = format!("disk: {SECTORS} sectors of 512 bytes; what is flushed survives a power cut");
+    // Solo5 0.6's library cannot be told to flush.
+    let survived = if place == Place::Genode { "the image's end" } else { "a power cut" };
+    let geometry = format!("disk: {SECTORS} sectors of 512 bytes; what is flushed survives {survived}");
     let verified = format!("verified {SECTORS} sectors");
     check(&run(place, "block", disk.path(), &["--pattern=3"])?, 0, &[&geometry, &verified])?;
     check(&run(Place::Unix, "block", disk.path(), &["--do=verify", "--pattern=3"])?, 0, &[&verified])?;
