@@ -2,8 +2,8 @@
 //!
 //! A target offers what it has in [`Platform::entropy`](crate::Platform::entropy), each piece with its [`Source`]; the generator ([`random`](crate::random))
 //! asks at its first draw and then every few milliseconds of drawing, never before: an image that draws nothing collects nothing, and starts no slower for it.
-//! What the processor has, every target on x86-64 offers through [`Processor`]. The moments of wake-ups and of packets are noted by the runtime and the
-//! network ([`note`]) and collected with the rest.
+//! What the processor has, every target on x86-64 offers through [`Processor`]. The moments of wake-ups are noted by the runtime and collected with the
+//! rest; those of packets can be ([`note`]), but the network does not note them yet.
 //!
 //! Which sources count. [`Source::is_full_strength`] ones alone can seed the generator; the others are mixed in, so that a full-strength source that is
 //! weak or lies does not decide alone, but no bound can be proven for them, least of all in a virtual machine, so that they never count.
