@@ -10,6 +10,7 @@ const CHUNK: usize = 256;
 /// Writes bytes to the console. Before the image has started there is no console and they are dropped.
 pub fn write(bytes: &[u8]) {
     if let Some(runtime) = current::get() {
+        runtime.journal.flush(&*runtime.platform);
         runtime.platform.write_console(bytes);
     }
 }
@@ -17,6 +18,7 @@ pub fn write(bytes: &[u8]) {
 /// Writes formatted text to the console: what [`print!`](crate::print) and [`println!`](crate::println) do.
 pub fn write_fmt(arguments: fmt::Arguments<'_>) {
     if let Some(runtime) = current::get() {
+        runtime.journal.flush(&*runtime.platform);
         let mut writer = ChunkWriter::new(|bytes| runtime.platform.write_console(bytes));
         // The writer itself never fails; a `Display` that says it failed has printed what it could.
         let _ = writer.write_fmt(arguments);

@@ -19,24 +19,27 @@ use spin::Mutex;
 use crate::arguments::Arguments;
 use crate::current;
 use crate::entropy::{Moments, Source};
-use crate::logs::Filter;
+use crate::logs::Journal;
 use crate::platform::{Platform, Wait};
 use crate::random::Generator;
 use crate::statistics::Counters;
 use crate::task::Task;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::timers::TimerQueue;
 
 /// Busy rounds between two looks at clock and devices. Each look costs about one host call; eight keep that below a tenth of a round's work
 /// while a device waits no longer than eight rounds.
 const ROUNDS_PER_POLL: u32 = 8;
 
+/// When a console that had no room is looked at again: often enough for a person who reads along.
+const CONSOLE_RETRY: Duration = Duration::from_millis(10);
+
 /// All state of one running image.
 pub(crate) struct Runtime {
     pub(crate) platform: Rc<dyn Platform>,
     pub(crate) timers: RefCell<TimerQueue>,
     pub(crate) arguments: Arguments,
-    pub(crate) log_filter: Filter,
+    pub(crate) journal: Journal,
     pub(crate) moments: Rc<Moments>,
     pub(crate) random: OnceCell<Rc<Generator>>,
     pub(crate) counters: Counters,
@@ -46,13 +49,13 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    pub(crate) fn new(platform: Rc<dyn Platform>, arguments: Arguments, log_filter: Filter) -> Rc<Self> {
+    pub(crate) fn new(platform: Rc<dyn Platform>, arguments: Arguments, journal: Journal) -> Rc<Self> {
         let start = platform.monotonic();
         Rc::new(Self {
             platform,
             timers: RefCell::new(TimerQueue::new()),
             arguments,
-            log_filter,
+            journal,
             moments: Rc::default(),
             random: OnceCell::new(),
             counters: Counters::new(start),
@@ -89,6 +92,7 @@ impl Runtime {
         self.run_until_finished(&main);
         self.run_exit_hooks();
         let output = embassy_futures::block_on(main);
+        self.journal.flush(&*self.platform);
         // Dropping a task's last waker makes it ready once more, to be dropped with its future: timers first, then what that made ready.
         let timers = self.timers.borrow_mut().take_all();
         drop(timers);
@@ -125,7 +129,7 @@ impl Runtime {
         if !self.timers.borrow().is_empty() {
             self.fire_timers(self.platform.monotonic());
         }
-        let wait = self.next_wait();
+        let wait = if self.journal.write_piece(&*self.platform) { self.wait_for_console() } else { self.next_wait() };
         if wait == Wait::Poll {
             self.platform.wait(wait);
             self.counters.polled();
@@ -167,6 +171,19 @@ impl Runtime {
                 None => return any,
             }
             any = true;
+        }
+    }
+
+    /// How long to wait while the console has not seen all log messages.
+    fn wait_for_console(&self) -> Wait {
+        if self.platform.console_has_room() {
+            return Wait::Poll;
+        }
+        let again = self.platform.monotonic() + CONSOLE_RETRY;
+        match self.next_wait() {
+            Wait::Poll => Wait::Poll,
+            Wait::Until(deadline) => Wait::Until(deadline.min(again)),
+            Wait::Forever => Wait::Until(again),
         }
     }
 

@@ -86,6 +86,17 @@ pub unsafe trait Platform {
     /// Writes bytes to the console, all of them, in order.
     fn write_console(&self, bytes: &[u8]);
 
+    /// Whether the console is a terminal that a person looks at, as well as the target can tell.
+    fn console_is_terminal(&self) -> bool {
+        false
+    }
+
+    /// Whether a page (4096 bytes) written to the console now is taken without waiting for whoever reads it. Log messages are held back
+    /// meanwhile. A target that cannot tell says true.
+    fn console_has_room(&self) -> bool {
+        true
+    }
+
     /// Waits as `wait` says, then wakes the tasks that wait for the devices which became ready.
     fn wait(&self, wait: Wait);
 

@@ -15,8 +15,8 @@ use rand_core::{Rng, SeedableRng};
 use crate::arguments::{Arguments, Group, Request};
 use crate::entropy::{Collect, Occasion, REFRESH_BYTES, START_BYTES, Source};
 use crate::executor::Runtime;
-use crate::logs::{self, Filter};
 use crate::platform::{Memory, Platform, Wait};
+use crate::start;
 use crate::time::{Duration, Instant, WallTime};
 
 /// When simulated wall clocks start: 2026-01-01T00:00:00 UTC, in nanoseconds of Unix time.
@@ -36,6 +36,7 @@ impl Simulation {
             now: Cell::new(0),
             cost_of_poll: Cell::new(0),
             cost_of_reading: Cell::new(0),
+            console_has_room: Cell::new(true),
             entropy: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
             console: RefCell::new(Vec::new()),
         };
@@ -65,6 +66,11 @@ impl Simulation {
         self.platform.cost_of_reading.set(cost.as_nanos() as u64);
     }
 
+    /// Sets whether the console takes log messages without waiting, as it does at first.
+    pub fn set_console_room(&self, has_room: bool) {
+        self.platform.console_has_room.set(has_room);
+    }
+
     /// Runs `future`, and the tasks that it spawns, until it ends.
     ///
     /// # Panics
@@ -74,9 +80,11 @@ impl Simulation {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let filter = Filter::default();
-        logs::install(&filter);
-        Runtime::new(self.platform(), self.arguments.take(), filter).block_on(future)
+        let arguments = self.arguments.take();
+        match start::journal(&arguments, &*self.platform) {
+            Ok(journal) => Runtime::new(self.platform(), arguments, journal).block_on(future),
+            Err(error) => panic!("arguments of a simulation: {error}"),
+        }
     }
 
     /// The node's platform.
@@ -96,6 +104,7 @@ struct SimulatedPlatform {
     now: Cell<u64>,
     cost_of_poll: Cell<u64>,
     cost_of_reading: Cell<u64>,
+    console_has_room: Cell<bool>,
     entropy: RefCell<ChaCha8Rng>,
     console: RefCell<Vec<u8>>,
 }
@@ -113,6 +122,10 @@ unsafe impl Platform for SimulatedPlatform {
 
     fn write_console(&self, bytes: &[u8]) {
         self.console.borrow_mut().extend_from_slice(bytes);
+    }
+
+    fn console_has_room(&self) -> bool {
+        self.console_has_room.get()
     }
 
     fn wait(&self, wait: Wait) {

@@ -11,7 +11,7 @@ use core::future::Future;
 use crate::arguments::{ArgumentError, Arguments, Group, Help, Request};
 use crate::console::ChunkWriter;
 use crate::executor::Runtime;
-use crate::logs::{self, Filter};
+use crate::logs::{Filter, Journal};
 use crate::platform::Platform;
 
 /// The statuses with which an image ends.
@@ -119,13 +119,14 @@ where
     S: FnOnce() -> F,
     F: Future<Output = Result<(), StartError>> + 'static,
 {
-    let filter = match arguments.get("logs") {
-        Some(text) => Filter::parse(text)
-            .map_err(|error| StartError { message: alloc::format!("argument --logs: {error}"), status: status::USAGE })?,
-        None => Filter::default(),
-    };
-    logs::install(&filter);
-    Runtime::new(platform, arguments, filter).block_on(start())
+    let journal = journal(&arguments, &*platform)?;
+    Runtime::new(platform, arguments, journal).block_on(start())
+}
+
+/// The log that the arguments ask for.
+pub(crate) fn journal(arguments: &Arguments, platform: &dyn Platform) -> Result<Journal, ArgumentError> {
+    let filter = arguments.value("logs")?.unwrap_or_else(|| arguments.verbosity.map_or_else(Filter::default, Filter::from));
+    Ok(Journal::new(filter, arguments.value("log-colour")?.unwrap_or_default(), platform))
 }
 
 fn print(platform: &dyn Platform, text: fmt::Arguments<'_>) {
@@ -142,7 +143,7 @@ mod tests {
     const IMAGE: Image = Image {
         name: "test",
         version: "1.2.3",
-        arguments: &[COMMON, Group { prefix: "", arguments: &[Argument { name: "n", default: None, doc: "" }] }],
+        arguments: &[COMMON, Group { prefix: "", arguments: &[Argument::new::<String>("n", "")] }],
     };
 
     fn run_with(words: &[&str], result: Result<(), StartError>) -> (u8, String) {
@@ -173,6 +174,6 @@ mod tests {
         assert_eq!(run_with(&["--m=1"], Ok(())), (64, "test: error: unknown argument --m: see --help\n".into()));
         assert_eq!(run_with(&["--logs=x:y"], Ok(())).0, 64);
         assert_eq!(run_with(&["--version"], Ok(())), (0, "test 1.2.3\n".into()));
-        assert!(run_with(&["--help"], Ok(())).1.contains("--n=VALUE"));
+        assert!(run_with(&["--help"], Ok(())).1.contains("--n=TEXT"));
     }
 }

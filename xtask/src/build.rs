@@ -30,7 +30,8 @@ pub(crate) struct Built {
 
 /// Builds an application.
 pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress) -> anyhow::Result<Built> {
-    let application = Application::find(workspace, &args.app)?;
+    let mut application = Application::find(workspace, &args.app)?;
+    application.manifest.set(&args.set)?;
     let resolved = Resolved::new(&application.manifest, args.target, &args.stack)
         .with_context(|| format!("{} cannot be built for {}", application.name(), args.target))?
         .with_prng(args.prng);

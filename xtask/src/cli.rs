@@ -91,6 +91,9 @@ pub(crate) struct BuildArgs {
     /// The image's random generator: fortuna, or insecure, which is small and fast and keeps no secret
     #[arg(long, value_name = "GENERATOR", default_value = "fortuna")]
     pub(crate) prng: Prng,
+    /// The value of an argument whose stage is build
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named::<String>)]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 #[derive(Args, Debug)]

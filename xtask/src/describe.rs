@@ -76,7 +76,7 @@ impl Description {
         let arguments = resolved.groups.iter().flat_map(|group| {
             group.arguments.iter().map(|argument| Argument {
                 name: format!("--{}{}", group.prefix, argument.name),
-                default: argument.default.clone(),
+                default: argument.default().map(str::to_owned),
                 doc: argument.doc.clone(),
                 owner: group.owner.clone(),
             })

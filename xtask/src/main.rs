@@ -24,18 +24,17 @@ mod generate;
 mod genode;
 mod kv;
 mod long;
-mod manifest;
 mod new;
 mod progress;
 mod resolve;
 mod run;
-mod suggest;
 mod tender;
 mod test;
 mod verify;
 mod workspace;
 
 use cli::{Cli, Command};
+use fogbow_manifest::{self as manifest, suggest};
 use progress::Progress;
 use workspace::Workspace;
 

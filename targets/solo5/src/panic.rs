@@ -10,26 +10,28 @@ use fogbow::platform;
 /// Writes `panic at FILE:LINE:COLUMN: MESSAGE` and a line feed through `write`. When memory is exhausted, which comes here as a panic too, another line says
 /// so, with the size that was asked for and the state of the heap.
 ///
-/// Allocates nothing. A panic within the message itself ends it early.
-pub fn report(panic: &PanicInfo<'_>, write: impl FnMut(&[u8])) {
+/// Then the [last log messages](fogbow::logs::dump). Allocates nothing. A panic within the message itself ends it early.
+pub fn report(panic: &PanicInfo<'_>, mut write: impl FnMut(&[u8])) {
     static REPORTING: AtomicBool = AtomicBool::new(false);
-    let mut writer = ChunkWriter::new(write);
+    let is_second = REPORTING.swap(true, Ordering::Relaxed);
+    let mut writer = ChunkWriter::new(&mut write);
     // The writer itself never fails.
-    let _ = if REPORTING.swap(true, Ordering::Relaxed) {
-        fmt::write(&mut writer, format_args!("\npanic within a panic's message\n"))
-    } else {
-        match panic.location() {
-            Some(location) => fmt::write(&mut writer, format_args!("panic at {location}: {}\n", panic.message())),
-            None => fmt::write(&mut writer, format_args!("panic: {}\n", panic.message())),
-        }
-        .and_then(|()| match platform::memory_if_running() {
-            Some(memory) if memory.refused > 0 && is_of_exhausted_memory(panic) => fmt::write(
-                &mut writer,
-                format_args!("out of memory: {} bytes did not fit beside {memory}: give the image more memory\n", memory.refused),
-            ),
-            _ => Ok(()),
-        })
+    let _ = match panic.location() {
+        _ if is_second => fmt::write(&mut writer, format_args!("\npanic within a panic's message\n")),
+        Some(location) => fmt::write(&mut writer, format_args!("panic at {location}: {}\n", panic.message())),
+        None => fmt::write(&mut writer, format_args!("panic: {}\n", panic.message())),
     };
+    let _ = match platform::memory_if_running() {
+        Some(memory) if !is_second && memory.refused > 0 && is_of_exhausted_memory(panic) => fmt::write(
+            &mut writer,
+            format_args!("out of memory: {} bytes did not fit beside {memory}: give the image more memory\n", memory.refused),
+        ),
+        _ => Ok(()),
+    };
+    drop(writer);
+    if !is_second {
+        fogbow::logs::dump(write);
+    }
 }
 
 /// Whether a panic is that of `alloc`'s handler of allocation errors, which a stable toolchain tells by its message alone.

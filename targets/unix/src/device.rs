@@ -17,16 +17,16 @@ use crate::sockets::HostStack;
 
 /// Arguments of a stack of host sockets.
 pub const STACK_ARGUMENTS: &[Argument] =
-    &[Argument { name: "bind", default: Some("127.0.0.1"), doc: "the host's IPv4 address to listen on; 0.0.0.0 for all of them" }];
+    &[Argument::new::<Ipv4Addr>("bind", "the host's IPv4 address to listen on; 0.0.0.0 for all of them").valued("ADDRESS").default("127.0.0.1")];
 
 /// Arguments of a frame device: each is `--NAME-` and this, NAME being the device's.
 pub const NET_ARGUMENTS: &[Argument] =
-    &[Argument { name: "tap", default: None, doc: "the tap interface that is this network device: it must exist, be up, and be yours" }];
+    &[Argument::new::<String>("tap", "the tap interface that is this network device: it must exist, be up, and be yours").valued("INTERFACE").required()];
 
 /// Arguments of a block device: each is `--NAME-` and this, NAME being the device's.
 pub const BLOCK_ARGUMENTS: &[Argument] = &[
-    Argument { name: "file", default: None, doc: "the file or raw device that is this block device" },
-    Argument { name: "sector-size", default: Some("512"), doc: "bytes in a sector of it: a power of two from 512 to 32768" },
+    Argument::new::<String>("file", "the file or raw device that is this block device").valued("PATH").required(),
+    Argument::new::<u16>("sector-size", "bytes in a sector of it: a power of two from 512 to 32768").valued("BYTES").default("512"),
 ];
 
 /// Why a device cannot be had.

@@ -1,6 +1,6 @@
 //! The process as a platform.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +8,7 @@ use fogbow::Platform;
 use fogbow::entropy::{Collect, Occasion, Processor, REFRESH_BYTES, START_BYTES, Source};
 use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -43,6 +44,16 @@ unsafe impl Platform for Unix {
         // When standard output is gone there is nobody left to tell.
         let mut output = io::stdout().lock();
         let _ = output.write_all(bytes).and_then(|()| output.flush());
+    }
+
+    fn console_is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    fn console_has_room(&self) -> bool {
+        let mut output = [PollFd::from_borrowed_fd(rustix::stdio::stdout(), PollFlags::OUT)];
+        // What is closed or broken takes everything, and loses it.
+        !matches!(poll(&mut output, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
     }
 
     fn wait(&self, wait: Wait) {

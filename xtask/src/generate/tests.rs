@@ -57,8 +57,10 @@ const IMAGE: Image = Image {
 };
 
 /// Arguments of the application.
-const APPLICATION: &[Argument] =
-    &[Argument { name: "greeting", default: Some("say \"hi\""), doc: "what to say" }, Argument { name: "to", default: None, doc: "whom" }];
+const APPLICATION: &[Argument] = &[
+    Argument::new::<::fogbow::arguments::generated::String>("greeting", "what to say").default("say \"hi\""),
+    Argument::new::<::fogbow::arguments::generated::String>("to", "whom"),
+];
 
 fogbow_hvt::image! { image: IMAGE, devices: [net "service", block "disk"], start: start }
 
@@ -86,11 +88,9 @@ async fn start() -> Result<(), StartError> {
 fn a_program_takes_the_hosts_sockets_and_directories() {
     let (_directory, _generated, main) = generate_app(EVERYTHING, Target::Unix, &[]);
     let expected = r#"/// Arguments of device 'pages'.
-const PAGES_DIRECTORY: &[Argument] = &[Argument {
-    name: "directory",
-    default: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../pages")),
-    doc: "the directory of the host that is this store",
-}];
+const PAGES_DIRECTORY: &[Argument] = &[Argument::new::<String>("directory", "the directory of the host that is this store")
+    .valued("PATH")
+    .default(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../pages"))];
 
 fogbow_unix::image! { image: IMAGE, devices: [block "disk"], start: start }
 
