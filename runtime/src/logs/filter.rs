@@ -80,6 +80,13 @@ impl Filter {
         Ok(filter)
     }
 
+    /// The filter with another level for `source`, a module path.
+    #[must_use]
+    pub fn with(mut self, source: &str, level: LevelFilter) -> Self {
+        self.sources.push((source.replace("::", "."), level));
+        self
+    }
+
     /// The least important level that passes for messages of `source`.
     #[must_use]
     pub fn level_of(&self, source: &str) -> LevelFilter {

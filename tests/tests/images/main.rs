@@ -1,6 +1,7 @@
 //! Every example on every target, with real clients.
 #![forbid(unsafe_code)]
 
+mod args;
 mod block;
 mod clock;
 mod echo;
@@ -9,6 +10,7 @@ mod hello;
 mod http;
 mod kv;
 mod random;
+mod services;
 mod timers;
 mod user_network;
 mod virtio;
@@ -21,6 +23,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials = [
         hello::trials(),
+        args::trials(),
         clock::trials(),
         random::trials(),
         timers::trials(),
@@ -29,6 +32,7 @@ fn main() {
         http::trials(),
         faults::trials(),
         kv::trials(),
+        services::trials(),
         user_network::trials(),
         virtio::trials(),
     ];
