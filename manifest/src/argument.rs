@@ -228,9 +228,11 @@ impl Argument {
 impl Type {
     fn read(table: &mut Table<'_>, context: &str) -> Result<Self, Problem> {
         let Some(name) = table.string("type")? else { return Ok(Self::String) };
-        Self::ALL.iter().copied().find(|value| value.name() == name.value).ok_or_else(|| {
-            name.problem(format!("{context}unknown type \"{}\": {}", name.value, suggest::hint(&name.value, Self::NAMES)))
-        })
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|value| value.name() == name.value)
+            .ok_or_else(|| name.problem(format!("{context}unknown type \"{}\": {}", name.value, suggest::hint(&name.value, Self::NAMES))))
     }
 }
 

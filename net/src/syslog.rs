@@ -148,14 +148,13 @@ impl<S: Stack> Syslog<S> {
     /// The next message, formatted.
     async fn next(&mut self) -> String {
         let message = self.messages.next().await;
-        let lost = self.messages.take_lost();
-        format_message(&self.origin, &message, lost)
+        format_message(&self.origin, &message)
     }
 }
 
 /// `<PRI>1 TIMESTAMP HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA MSG` (RFC 5424, section 6), without a process and structured data; MSGID is
-/// the message's source. `lost` messages before this one are mentioned in it.
-fn format_message(origin: &Origin, message: &Message, lost: u64) -> String {
+/// the message's source. Messages that were lost before it are mentioned in it.
+fn format_message(origin: &Origin, message: &Message) -> String {
     let priority = FACILITY * 8 + severity(message.level);
     let Origin { host, application } = origin;
     let mut text = format!("<{priority}>1 ");
@@ -170,8 +169,8 @@ fn format_message(origin: &Origin, message: &Message, lost: u64) -> String {
         text.push('\u{feff}');
     }
     text.push_str(&message.text);
-    if lost > 0 {
-        let _ = write!(text, " ({lost} messages before this one were lost)");
+    if message.lost > 0 {
+        let _ = write!(text, " ({} messages before this one were lost)", message.lost);
     }
     text
 }

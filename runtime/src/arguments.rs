@@ -546,7 +546,10 @@ mod tests {
     #[test]
     fn help_lists_every_argument_with_its_default() {
         let help = Help { image: "http", groups: &[COMMON, STACK] }.to_string();
-        assert!(help.contains("--admin-probe\n      ask first\n") && help.contains("--admin-mtu=BYTES\n      MTU (default: 1500)"), "{help}");
+        assert!(
+            help.contains("--admin-probe\n      ask first\n") && help.contains("--admin-mtu=BYTES\n      MTU (default: 1500)"),
+            "{help}"
+        );
         assert!(matches!(Arguments::read(&[], ["--help"]), Ok(Request::Help)));
     }
 

@@ -8,8 +8,8 @@ extern crate alloc;
 
 use alloc::{format, vec};
 
-use fogbow::task::{Either, select};
 use fogbow::StartError;
+use fogbow::task::{Either, select};
 use fogbow_net::{Stack, Stream, StreamError, UdpError, UdpSocket, serve};
 
 /// TCP connections served at once; further ones wait.

@@ -12,7 +12,9 @@ use fogbow::time::Duration;
 
 /// The boot arguments of a direct stack; with several stacks in an image each has a prefix of its own.
 pub const ARGUMENTS: &[Argument] = &[
-    Argument::new::<Ipv4Cidr>("ipv4", "the stack's IPv4 address and prefix length, such as 10.0.0.2/24").valued("ADDRESS/LENGTH").required(),
+    Argument::new::<Ipv4Cidr>("ipv4", "the stack's IPv4 address and prefix length, such as 10.0.0.2/24")
+        .valued("ADDRESS/LENGTH")
+        .required(),
     Argument::new::<YesNo>(
         "ipv4-probe",
         "yes asks the network for 4 to 7 seconds whether another host has the address, and ends the image if one has",

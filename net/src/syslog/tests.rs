@@ -1,9 +1,8 @@
 use super::*;
-use crate::stack::{Listener, Stream};
 use crate::Loopback;
+use crate::stack::{Listener, Stream};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use embedded_io_async::Read;
 use fogbow::simulation::Simulation;
 use fogbow::time::WallTime;
 use fogbow::{log, spawn};
@@ -90,8 +89,8 @@ fn text_of(frame: &str) -> &str {
 proptest! {
     #[test]
     fn the_header_is_as_the_grammar_says(host in ".{0,300}", application in ".{0,60}", source in ".{0,40}", text in ".{0,50}", nanos: u64) {
-        let message = Message { time: WallTime::from_unix_nanos(nanos), level: Level::Error, source, text: text.clone() };
-        let formatted = format_message(&Origin::new(&host, &application), &message, 0);
+        let message = Message { time: WallTime::from_unix_nanos(nanos), level: Level::Error, source, text: text.clone(), lost: 0 };
+        let formatted = format_message(&Origin::new(&host, &application), &message);
         let fields: Vec<&str> = formatted.splitn(8, ' ').collect();
         prop_assert_eq!(fields[0], "<27>1");
         for (field, longest) in fields[1..6].iter().zip([32, 255, 48, 128, 32]) {

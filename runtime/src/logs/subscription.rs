@@ -25,6 +25,8 @@ pub struct Message {
     pub source: String,
     /// What it says.
     pub text: String,
+    /// How many messages were lost just before it.
+    pub lost: u64,
 }
 
 /// Receives messages, until it is dropped. It holds a bounded number of them; when more come, the new ones are lost and counted.
@@ -72,11 +74,6 @@ impl Subscription {
         })
         .await
     }
-
-    /// How many messages were lost since the last call.
-    pub fn take_lost(&mut self) -> u64 {
-        core::mem::take(&mut self.queue.borrow_mut().lost)
-    }
 }
 
 /// A runtime's subscriptions: few.
@@ -104,7 +101,8 @@ impl Subscribers {
                 queue.lost += 1;
                 continue;
             }
-            let message = Message { time: now(), level: record.level(), source: record.target().to_string(), text: text.clone() };
+            let lost = core::mem::take(&mut queue.lost);
+            let message = Message { time: now(), level: record.level(), source: record.target().to_string(), text: text.clone(), lost };
             queue.messages.push_back(message);
             if let Some(waker) = queue.waker.take() {
                 waker.wake();

@@ -17,11 +17,15 @@ use crate::sockets::HostStack;
 
 /// Arguments of a stack of host sockets.
 pub const STACK_ARGUMENTS: &[Argument] =
-    &[Argument::new::<Ipv4Addr>("bind", "the host's IPv4 address to listen on; 0.0.0.0 for all of them").valued("ADDRESS").default("127.0.0.1")];
+    &[Argument::new::<Ipv4Addr>("bind", "the host's IPv4 address to listen on; 0.0.0.0 for all of them")
+        .valued("ADDRESS")
+        .default("127.0.0.1")];
 
 /// Arguments of a frame device: each is `--NAME-` and this, NAME being the device's.
 pub const NET_ARGUMENTS: &[Argument] =
-    &[Argument::new::<String>("tap", "the tap interface that is this network device: it must exist, be up, and be yours").valued("INTERFACE").required()];
+    &[Argument::new::<String>("tap", "the tap interface that is this network device: it must exist, be up, and be yours")
+        .valued("INTERFACE")
+        .required()];
 
 /// Arguments of a block device: each is `--NAME-` and this, NAME being the device's.
 pub const BLOCK_ARGUMENTS: &[Argument] = &[
