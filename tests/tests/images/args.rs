@@ -52,7 +52,7 @@ fn refuses(place: Place) -> Result<()> {
         (&["--times=1", "--loud", "yes"], "'yes' is no argument"),
         (&["--times=1", "--hello='x"], "the command line has an unclosed quotation mark"),
         (&["--times=1", "--edition=other"], "argument --edition was fixed when the image was built"),
-        (&["--times=1", "--logs=net:loud"], "'net:loud' is no log filter"),
+        (&["--times=1", "--logs=net:loud"], "argument --logs=net:loud: 'net:loud' is no log filter"),
     ] {
         let ended = run(place, arguments)?;
         ensure!(ended.status == Some(64) && ended.console.contains(&format!("args: error: {message}")), "{arguments:?}: {ended:?}");

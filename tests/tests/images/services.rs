@@ -67,7 +67,7 @@ fn over_tcp(place: Place) -> Result<()> {
 }
 
 fn check(message: &str) -> Result<()> {
-    let is_whole = message.starts_with("<30>1 20") && message.ends_with("Z guest services - services - - a message from the image");
+    let is_whole = message.starts_with("<30>1 20") && message.ends_with("Z guest services - services - a message from the image");
     ensure!(is_whole, "{message}");
     Ok(())
 }
