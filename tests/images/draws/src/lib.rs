@@ -6,7 +6,9 @@ extern crate alloc;
 
 use alloc::vec;
 
-use fogbow::{StartError, arguments, console, println, random, time};
+use fogbow::{StartError, console, println, random, time};
+
+fogbow::arguments!();
 
 /// Bytes of a large draw.
 const LARGE: usize = 1 << 20;
@@ -20,9 +22,9 @@ const ROUNDS: u32 = 8;
 /// Prints nanoseconds for a draw of 32 bytes, gigabytes per second of large ones, and nanoseconds for a reading of the clock; or streams.
 ///
 /// # Errors
-/// When there is no entropy, or the argument is no number.
+/// When there is no entropy.
 pub async fn start() -> Result<(), StartError> {
-    let stream: u32 = arguments::parse("stream")?;
+    let Arguments { stream } = Arguments::read()?;
     let mut large = vec![0; LARGE];
     let fill = |bytes: &mut [u8]| random::fill(bytes).map_err(|error| StartError::new("random", error));
     fill(&mut large)?;
