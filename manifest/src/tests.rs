@@ -56,12 +56,18 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
     let text = HTTP.replace("source =", "sorce =");
     assert_eq!(
         problem(&text),
-        (11, "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, group, source, layers, store)".into())
+        (
+            11,
+            "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, group, source, layers, store)".into()
+        )
     );
     let text = HTTP.replace("source = \"htdocs\"", "");
     assert_eq!(problem(&text), (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds".into()));
     let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
-    assert_eq!(problem(&text), (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, group, source, layers, store)".into()));
+    assert_eq!(
+        problem(&text),
+        (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, group, source, layers, store)".into())
+    );
     let text = HTTP.replace("doc =", "dok =");
     assert_eq!(
         problem(&text),
