@@ -30,6 +30,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::ops::Range;
 
+use async_lock::Mutex;
 use fogbow_block::Block;
 
 mod cache;
@@ -41,7 +42,6 @@ mod entry;
 mod error;
 mod fresh;
 mod layout;
-mod lock;
 mod memtable;
 mod merge;
 mod node;
@@ -63,7 +63,6 @@ use error::Fault;
 pub use error::{FormatError, OpenError};
 pub use layout::VERSION;
 use layout::{Extent, Geometry, Superblock};
-use lock::Lock;
 use memtable::Memtable;
 pub use read::Reader;
 use space::Space;
@@ -102,9 +101,9 @@ struct Inner<B> {
     state: RefCell<State>,
     cache: RefCell<Cache>,
     /// Held by whoever adds to the next record.
-    stage: Lock,
+    stage: Mutex<()>,
     /// Held by whoever writes to the log or the tree.
-    commit: Lock,
+    commit: Mutex<()>,
 }
 
 impl<B> fmt::Debug for Inner<B> {

@@ -69,8 +69,8 @@ impl<B: Block> LogStore<B> {
     ///
     /// Takes memory for a bit for each page, and for each value of more than 1 KiB. Nothing may be written meanwhile.
     pub async fn check(&self, mut progress: impl FnMut(u64, u64)) -> Report {
-        let _stage = self.0.stage.hold().await;
-        let _commit = self.0.commit.hold().await;
+        let _stage = self.0.stage.lock().await;
+        let _commit = self.0.commit.lock().await;
         let mut checker = Checker::new(&self.0);
         checker.walk(&mut progress).await;
         checker.log().await;

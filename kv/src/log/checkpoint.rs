@@ -128,7 +128,7 @@ impl<B: Block> Inner<B> {
 
     /// Puts all that is in the log into the tree. The caller holds no lock.
     pub(crate) async fn drain(&self) -> Result<(), Fault> {
-        let _commit = self.commit.hold().await;
+        let _commit = self.commit.lock().await;
         self.check_broken()?;
         let result = self.drain_both().await;
         self.note(result)

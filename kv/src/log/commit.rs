@@ -4,12 +4,12 @@ use alloc::rc::Rc;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use async_lock::MutexGuard;
 use fogbow_block::Block;
 
 use super::entry::garbage_of;
 use super::error::Fault;
 use super::layout::Extent;
-use super::lock::Held;
 use super::memtable::{Memtable, Operations, Slot};
 use super::transaction::Transaction;
 use super::{Inner, State, record};
@@ -76,7 +76,7 @@ impl<B: Block> Inner<B> {
     }
 
     /// Commits a transaction, whose place among others is fixed with the lock that is handed over.
-    pub(crate) async fn submit(&self, stage: Held<'_>, transaction: Transaction<'_, B>) -> Result<(), Fault> {
+    pub(crate) async fn submit(&self, stage: MutexGuard<'_, ()>, transaction: Transaction<'_, B>) -> Result<(), Fault> {
         if transaction.operations.list.is_empty() {
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl<B: Block> Inner<B> {
     pub(crate) async fn commit(&self, number: u64) -> Result<(), Fault> {
         let is_done = || self.state.borrow().commits.done >= number;
         while !is_done() {
-            let commit = self.commit.hold().await;
+            let commit = self.commit.lock().await;
             if !is_done() {
                 self.check_broken()?;
                 let result = self.write_group().await;

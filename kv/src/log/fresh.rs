@@ -4,12 +4,12 @@ use alloc::rc::Rc;
 use alloc::vec;
 use core::cell::RefCell;
 
+use async_lock::Mutex;
 use fogbow_block::Block;
 
 use super::cache::Cache;
 use super::error::Fault;
 use super::layout::{Geometry, Superblock};
-use super::lock::Lock;
 use super::space::Space;
 use super::{Config, Inner, LogStore, OpenError, State};
 
@@ -40,8 +40,8 @@ impl<B: Block> LogStore<B> {
             id,
             state: RefCell::new(State::new(superblock, Space::new(geometry))),
             cache: RefCell::new(Cache::new(config.cache)),
-            stage: Lock::default(),
-            commit: Lock::default(),
+            stage: Mutex::new(()),
+            commit: Mutex::new(()),
         };
         inner.write_fresh(superblock).await.map_err(device_error)?;
         Ok(Self(Rc::new(inner)))

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
+use async_lock::MutexGuard;
 use fogbow_block::Block;
 
 use super::entry::{CHUNK, Place, chunk_key, chunk_of, garbage_key};
 use super::error::Fault;
-use super::lock::Held;
 use super::memtable::Slot;
 use super::transaction::{Taken, Transaction};
 use super::tree::Layers;
@@ -74,7 +74,7 @@ impl<'s, B: Block> Object<'s, B> {
             transaction.push(&garbage_key(self.number), Slot::Put([].into()));
         }
         self.move_chunks(&mut transaction);
-        let stage = self.store.stage.hold().await;
+        let stage = self.store.stage.lock().await;
         self.store.make_room(&transaction, false, &stage).await?;
         self.store.submit(stage, transaction).await?;
         self.is_known = true;
@@ -138,7 +138,7 @@ impl<B: Block> Inner<B> {
         (object, number): (u64, u64),
         data: &[u8],
         taken: &mut Taken<'_, B>,
-        stage: Option<&Held<'_>>,
+        stage: Option<&MutexGuard<'_, ()>>,
     ) -> Result<entry::Chunk, Fault> {
         self.check_broken()?;
         let pages = data.len().div_ceil(self.geometry.page).max(1) as u32;
@@ -147,7 +147,7 @@ impl<B: Block> Inner<B> {
             None => {
                 match stage {
                     Some(stage) => self.reclaim(stage).await?,
-                    None => self.reclaim(&self.stage.hold().await).await?,
+                    None => self.reclaim(&self.stage.lock().await).await?,
                 }
                 self.take_pages(pages).ok_or(Fault::NoSpace)?
             }
@@ -168,7 +168,12 @@ impl<B: Block> Inner<B> {
     }
 
     /// Makes sure that there is space for a transaction until it is in the tree. The caller holds the lock for staging.
-    pub(crate) async fn make_room(&self, transaction: &Transaction<'_, B>, is_removal: bool, stage: &Held<'_>) -> Result<(), Fault> {
+    pub(crate) async fn make_room(
+        &self,
+        transaction: &Transaction<'_, B>,
+        is_removal: bool,
+        stage: &MutexGuard<'_, ()>,
+    ) -> Result<(), Fault> {
         let fits = || {
             let state = self.state.borrow();
             let reserve = if is_removal { 0 } else { self.reserve() };
@@ -182,7 +187,7 @@ impl<B: Block> Inner<B> {
     }
 
     /// Makes free whatever can be.
-    pub(crate) async fn reclaim(&self, stage: &Held<'_>) -> Result<(), Fault> {
+    pub(crate) async fn reclaim(&self, stage: &MutexGuard<'_, ()>) -> Result<(), Fault> {
         loop {
             let mut transaction = Transaction::new(self);
             self.sweep(&mut transaction, self.geometry.max_entries() / 2).await?;
@@ -200,7 +205,7 @@ impl<B: Block> Inner<B> {
         }
     }
 
-    async fn commit_staged(&self, _stage: &Held<'_>) -> Result<(), Fault> {
+    async fn commit_staged(&self, _stage: &MutexGuard<'_, ()>) -> Result<(), Fault> {
         let number = self.state.borrow().commits.last_staged();
         self.commit(number).await
     }

@@ -6,6 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use async_lock::Mutex;
 use fogbow_block::Block;
 
 use super::cache::Cache;
@@ -13,7 +14,6 @@ use super::entry::{GARBAGE, Meta, NAME, Place, chunk_of, garbage_of, owned};
 use super::error::Fault;
 use super::fresh::device_error;
 use super::layout::{Extent, NodeRef, PAGE, SUPERBLOCKS, Superblock};
-use super::lock::Lock;
 use super::memtable::{Operations, Slot};
 use super::space::Space;
 use super::tree::Layers;
@@ -39,8 +39,8 @@ impl<B: Block> LogStore<B> {
             device,
             state: RefCell::new(State::new(superblock, space)),
             cache: RefCell::new(Cache::new(config.cache)),
-            stage: Lock::default(),
-            commit: Lock::default(),
+            stage: Mutex::new(()),
+            commit: Mutex::new(()),
         };
         inner.read_map().await?;
         let repaired = inner.replay().await?;

@@ -7,6 +7,7 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use async_lock::MutexGuard;
 use fogbow_block::Block;
 
 use super::Inner;
@@ -14,7 +15,6 @@ use super::Value;
 use super::entry::{CHUNK, META, Meta, NAME, Place, chunk_key, garbage_key, name_key};
 use super::error::Fault;
 use super::layout::Extent;
-use super::lock::Held;
 use super::memtable::{Memtable, Operations, Slot};
 use super::objects::{Content, Growing};
 use super::tree::{Found, Layers};
@@ -167,7 +167,13 @@ impl<'s, B: Block> Transaction<'s, B> {
     }
 
     /// Overwrites a part of a value, chunk by chunk; what it had that is no object becomes one.
-    pub(crate) async fn set_partial(&mut self, key: Key<'_>, offset: u64, part: &[u8], stage: &Held<'_>) -> Result<(), WriteError> {
+    pub(crate) async fn set_partial(
+        &mut self,
+        key: Key<'_>,
+        offset: u64,
+        part: &[u8],
+        stage: &MutexGuard<'_, ()>,
+    ) -> Result<(), WriteError> {
         let former = self.name(key).await?;
         if former.is_none() {
             self.check_place(key).await?;

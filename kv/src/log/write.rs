@@ -4,19 +4,25 @@ use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use async_lock::MutexGuard;
 use embedded_io_async::Read;
 use fogbow_block::Block;
 
 use super::LogStore;
 use super::entry::CHUNK;
-use super::lock::Held;
 use super::objects::{Content, Object};
 use super::transaction::Transaction;
 use crate::{Change, Key, ReadWrite, StreamError, WriteError};
 
 impl<B: Block> LogStore<B> {
     /// Commits a transaction, with the taking apart of some garbage.
-    async fn end(&self, key: Key<'_>, stage: Held<'_>, mut transaction: Transaction<'_, B>, is_removal: bool) -> Result<(), WriteError> {
+    async fn end(
+        &self,
+        key: Key<'_>,
+        stage: MutexGuard<'_, ()>,
+        mut transaction: Transaction<'_, B>,
+        is_removal: bool,
+    ) -> Result<(), WriteError> {
         transaction.check_size(key)?;
         let failed = |fault: super::Fault| fault.write(key);
         if !transaction.operations.list.is_empty() {
@@ -27,7 +33,7 @@ impl<B: Block> LogStore<B> {
     }
 
     async fn set_content(&self, key: Key<'_>, content: Content<'_, '_, B>) -> Result<(), WriteError> {
-        let stage = self.0.stage.hold().await;
+        let stage = self.0.stage.lock().await;
         let mut transaction = Transaction::new(&self.0);
         transaction.set(key, content).await?;
         self.end(key, stage, transaction, false).await
@@ -85,7 +91,7 @@ impl<B: Block> ReadWrite for LogStore<B> {
                 _ => None,
             });
         }
-        let stage = self.0.stage.hold().await;
+        let stage = self.0.stage.lock().await;
         let mut transaction = Transaction::new(&self.0);
         let mut last = Key::ROOT;
         for (change, content) in changes.iter().zip(contents) {
@@ -98,7 +104,7 @@ impl<B: Block> ReadWrite for LogStore<B> {
     }
 
     async fn set_partial(&self, key: Key<'_>, offset: u64, part: &[u8]) -> Result<(), WriteError> {
-        let stage = self.0.stage.hold().await;
+        let stage = self.0.stage.lock().await;
         let mut transaction = Transaction::new(&self.0);
         // A small value is set as a whole.
         match transaction.small(key).await? {
@@ -116,7 +122,7 @@ impl<B: Block> ReadWrite for LogStore<B> {
     }
 
     async fn allocate(&self, key: Key<'_>, size: u64) -> Result<(), WriteError> {
-        let stage = self.0.stage.hold().await;
+        let stage = self.0.stage.lock().await;
         let mut transaction = Transaction::new(&self.0);
         if transaction.exists(key).await? {
             return Err(WriteError::Exists(key.to_string()));
@@ -131,7 +137,7 @@ impl<B: Block> ReadWrite for LogStore<B> {
 
     async fn remove(&self, key: Key<'_>) -> Result<(), WriteError> {
         loop {
-            let stage = self.0.stage.hold().await;
+            let stage = self.0.stage.lock().await;
             let mut transaction = Transaction::new(&self.0);
             let is_all = transaction.remove(key).await?;
             self.end(key, stage, transaction, true).await?;
