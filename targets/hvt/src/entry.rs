@@ -8,9 +8,10 @@ use core::ffi::c_void;
 use core::fmt::Write as _;
 
 use fogbow::console::ChunkWriter;
-use fogbow_x86::entry::{self, Handlers, Prepared, Program};
+use fogbow_x86::entry::{self, Prepared};
 use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::{Given, Layout};
+use fogbow_x86::program::{Handlers, Program};
 
 use crate::boot_info::BootInfo;
 use crate::hypercall::{self, Halt, Hypercall, PORTS, Puts};

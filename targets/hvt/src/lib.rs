@@ -37,7 +37,8 @@ pub mod private {
     pub use core;
     pub use fogbow;
     pub use fogbow_solo5;
-    pub use fogbow_x86::entry::{Program, enter};
+    pub use fogbow_x86::entry::enter;
+    pub use fogbow_x86::program;
 }
 
 use fogbow_solo5::manifest::DeviceKind;
@@ -77,29 +78,9 @@ macro_rules! image {
         }
 
         const _: () = {
-            use $crate::private::{HANDLERS, Program, core, enter, prepare, run};
+            use $crate::private::{HANDLERS, core, enter, prepare, program, run};
 
-            // SAFETY (of the names): `image.ld` defines these symbols; they are only ever taken the address of.
-            unsafe extern "C" {
-                static fogbow_text_start: u8;
-                static fogbow_text_end: u8;
-                static fogbow_stack_guard: u8;
-                static fogbow_stack_bottom: u8;
-                static fogbow_stack_top: u8;
-                static fogbow_end: u8;
-            }
-
-            static PROGRAM: Program = Program {
-                start: &raw const fogbow_text_start,
-                code_end: &raw const fogbow_text_end,
-                guard: &raw const fogbow_stack_guard,
-                stack: &raw const fogbow_stack_bottom,
-                stack_end: &raw const fogbow_stack_top,
-                end: &raw const fogbow_end,
-                main,
-                prepare,
-                handlers: HANDLERS,
-            };
+            program! { PROGRAM, main: main, prepare: prepare, handlers: HANDLERS }
 
             // The tender jumps here with the address of its boot information in RDI, which `enter` wants too.
             #[unsafe(naked)]

@@ -31,7 +31,7 @@ impl fmt::Display for BootError {
 /// Runs the image to its end.
 ///
 /// # Safety
-/// Called once, as the main function of a [`Program`](fogbow_x86::entry::Program). `heap` has no memory yet, and is the allocator.
+/// Called once, as the main function of a [`Program`](fogbow_x86::program::Program). `heap` has no memory yet, and is the allocator.
 pub unsafe fn run<S, F>(heap: &'static Heap, image: &Image, start: S) -> !
 where
     S: FnOnce() -> F,

@@ -6,10 +6,11 @@ use core::ffi::c_void;
 use core::fmt::Write as _;
 
 use fogbow::console::ChunkWriter;
-use fogbow_x86::entry::{self, Handlers, Prepared, Program};
+use fogbow_x86::entry::{self, Prepared};
 use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::{Given, HIGHEST, Layout};
 use fogbow_x86::paging::{LARGE_PAGE, PAGE};
+use fogbow_x86::program::{Handlers, Program};
 
 use crate::loader::{self, COMMAND_LINE_SIZE, Reach};
 use crate::{apic, ports, power, serial};

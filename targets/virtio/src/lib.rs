@@ -36,7 +36,8 @@ pub mod private {
     pub use core;
     pub use fogbow;
     pub use fogbow_solo5;
-    pub use fogbow_x86::entry::{Program, enter_from_32_bits};
+    pub use fogbow_x86::entry::enter_from_32_bits;
+    pub use fogbow_x86::program;
 }
 
 /// Makes the crate it is in an image for virtual machines: entry code, allocator, panic handler and the PVH note.
@@ -60,29 +61,9 @@ macro_rules! image {
         $crate::private::fogbow_solo5::memory_functions!();
 
         const _: () = {
-            use $crate::private::{EntryNote, HANDLERS, Program, core, enter_from_32_bits, prepare, run};
+            use $crate::private::{EntryNote, HANDLERS, core, enter_from_32_bits, prepare, program, run};
 
-            // SAFETY (of the names): `image.ld` defines these symbols; they are only ever taken the address of.
-            unsafe extern "C" {
-                static fogbow_text_start: u8;
-                static fogbow_text_end: u8;
-                static fogbow_stack_guard: u8;
-                static fogbow_stack_bottom: u8;
-                static fogbow_stack_top: u8;
-                static fogbow_end: u8;
-            }
-
-            static PROGRAM: Program = Program {
-                start: &raw const fogbow_text_start,
-                code_end: &raw const fogbow_text_end,
-                guard: &raw const fogbow_stack_guard,
-                stack: &raw const fogbow_stack_bottom,
-                stack_end: &raw const fogbow_stack_top,
-                end: &raw const fogbow_end,
-                main,
-                prepare,
-                handlers: HANDLERS,
-            };
+            program! { PROGRAM, main: main, prepare: prepare, handlers: HANDLERS }
 
             #[used]
             #[unsafe(link_section = ".note.pvh")]

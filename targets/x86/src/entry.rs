@@ -21,7 +21,6 @@
 
 use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
-use core::ffi::c_void;
 use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
@@ -30,42 +29,11 @@ use crate::descriptors::{Gate, RING0_CODE, RING0_DATA, RING3_CODE, RING3_DATA, S
 use crate::fault::Fault;
 use crate::layout::{Given, Layout, LayoutError, Parts};
 use crate::paging::{FIRST_LARGE_PAGE, PAGE, PagingError, TABLE_ENTRY, Table};
+use crate::program::{Handlers, Program};
 
-/// What a target does about faults.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Handlers {
-    /// Prints a fault and ends the image, on the fault stack, in the ring that the image runs in. It may use any code that needs no heap.
-    pub report: extern "C" fn(&Fault) -> !,
-    /// Ends the image in ring 0 when the report faults too: naked, in general registers, with the stack pointer on the page of ring 0.
-    pub last_words: unsafe extern "C" fn() -> !,
-}
+mod from_32_bits;
 
-/// What the linker knows of an image, for the entry code: the symbols that its `image.ld` defines; and where it goes on.
-#[repr(C)]
-pub struct Program {
-    /// `fogbow_text_start`.
-    pub start: *const u8,
-    /// `fogbow_text_end`.
-    pub code_end: *const u8,
-    /// `fogbow_stack_guard`.
-    pub guard: *const u8,
-    /// `fogbow_stack_bottom`.
-    pub stack: *const u8,
-    /// `fogbow_stack_top`.
-    pub stack_end: *const u8,
-    /// `fogbow_end`.
-    pub end: *const u8,
-    /// Where the image goes on in ring 3, on its stack and under its own page tables.
-    pub main: extern "C" fn() -> !,
-    /// The first code in ring 3: gets what [`enter`] got and this program. Everything that [`enter`] mapped may be written and executed.
-    pub prepare: unsafe extern "C" fn(*mut c_void, &Program) -> !,
-    /// What the target does about faults.
-    pub handlers: Handlers,
-}
-
-// SAFETY: nothing is ever read or written through the pointers: they are addresses.
-unsafe impl Sync for Program {}
+pub use from_32_bits::enter_from_32_bits;
 
 /// From ring 0 to [`Program::prepare`]: what the first instructions of an image jump to.
 ///
@@ -159,78 +127,6 @@ pub unsafe extern "C" fn enter() -> ! {
         program_last_words = const offset_of!(Program, handlers) + offset_of!(Handlers, last_words),
         report = const offset_of!(Ring0, report),
         last_words = const offset_of!(Ring0, last_words),
-    )
-}
-
-/// From 32-bit protected mode to [`enter`]: what the first instructions of an image jump to where its loader starts it there.
-///
-/// # Safety
-/// Called once, in ring 0 of 32-bit protected mode without paging, with flat segments and with interrupts off (as the PVH and multiboot protocols
-/// have it), by code of 32 bits, with EBX holding what [`Program::prepare`] wants and ESI the address of a [`Program`] whose addresses are true. The
-/// image lies below 1 GiB.
-#[unsafe(naked)]
-pub unsafe extern "C" fn enter_from_32_bits() -> ! {
-    naked_asm!(
-        ".code32",
-        "cld",
-        // The same tables that `enter` makes, which does not mind that they are in use.
-        "lea eax, [{tables}]",
-        "lea ecx, [eax + {page} + {table_entry}]",
-        "mov [eax], ecx",
-        "lea ecx, [eax + 2 * {page} + {table_entry}]",
-        "mov [eax + {page}], ecx",
-        "lea edx, [eax + 2 * {page}]",
-        "mov ebp, [esi + {program_end}]",
-        "shr ebp, 21",
-        "add ebp, 3",
-        "mov ecx, {large_page}",
-        "2:",
-        "mov [edx], ecx",
-        "add ecx, 0x200000",
-        "add edx, 8",
-        "dec ebp",
-        "jnz 2b",
-        "mov cr3, eax",
-        // CR4: PAE, and SSE with its exceptions.
-        "mov ecx, cr4",
-        "or ecx, 0x620",
-        "mov cr4, ecx",
-        // EFER: long mode, and pages that cannot be executed.
-        "mov ecx, 0xc0000080",
-        "rdmsr",
-        "or eax, 0x900",
-        "wrmsr",
-        // CR0: paging, write protection in ring 0 too, the floating-point unit.
-        "mov eax, cr0",
-        "and eax, 0xfffffff3",
-        "or eax, 0x80010022",
-        "mov cr0, eax",
-        // The first code segment of 64 bits.
-        "lea ecx, [{ring0}]",
-        "mov [ecx + {segments_base}], ecx",
-        "lgdt [ecx + {segments_base} - 2]",
-        "lea esp, [ecx + {page}]",
-        "push {ring0_code}",
-        "lea ecx, [3f]",
-        "push ecx",
-        "retf",
-        ".code64",
-        "3:",
-        "mov edi, ebx",
-        "mov esi, esi",
-        "mov ecx, {ring0_data}",
-        "mov ss, ecx",
-        "jmp {enter}",
-        tables = sym FIRST_TABLES,
-        page = const PAGE,
-        table_entry = const TABLE_ENTRY,
-        large_page = const FIRST_LARGE_PAGE,
-        program_end = const offset_of!(Program, end),
-        ring0 = sym RING0,
-        segments_base = const offset_of!(Ring0, segments_pointer) + offset_of!(TablePointer, base),
-        ring0_code = const RING0_CODE,
-        ring0_data = const RING0_DATA,
-        enter = sym enter,
     )
 }
 
