@@ -3,7 +3,7 @@
 //! - [`descriptors`]: segments, the task state segment, gates;
 //! - [`entry`]: from ring 0 to the image's own code in ring 3, and back for a moment when something faults; a target that stays in ring 0, under page
 //!   tables that another made, takes [`entry::install`] alone;
-//! - [`program`]: what an image tells the entry code of itself;
+//! - [`mod@program`]: what an image tells the entry code of itself;
 //! - [`mod@fault`]: what the processor says about a fault, in words;
 //! - [`layout`] and [`paging`]: where everything lies in memory, and page tables that say what may be done with it.
 //!
