@@ -125,6 +125,35 @@ fn what_is_no_volume_is_refused() {
     });
 }
 
+/// A directory that leads to itself has no end.
+#[test]
+fn circles_of_directories_end() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let whole = store(&disk).await;
+        for name in ["D/B", "D/E/F", "G"] {
+            whole.set(key(name), &[2; 600]).await.unwrap();
+        }
+        whole.remove(key("D/E")).await.unwrap();
+        assert_eq!(whole.exists(key("D/E")).await, Ok(None));
+        whole.set(key("D/E/F"), &[2; 600]).await.unwrap();
+        // The first cluster of E, in the entry of E in D, becomes that of D.
+        let mut image = vec![0; usize::from(SECTORS) * 512];
+        disk.read(0, &mut image).await.unwrap();
+        let entry = |name: &[u8; 11]| image.windows(11).position(|window| window == name).unwrap();
+        let (outer, inner) = (entry(b"D          "), entry(b"E          "));
+        for at in 26..28 {
+            disk.damage(((inner + at) / 512) as u64, (inner + at) % 512, &[image[outer + at]]);
+        }
+        let circle = store(&disk).await;
+        assert_eq!(circle.exists(key("D/E/E/E/B")).await, Ok(Some(Kind::Value)));
+        circle.last_modified(Key::ROOT).await.unwrap_err();
+        circle.remove(key("D")).await.unwrap_err();
+        assert_eq!(circle.exists(key("D/B")).await, Ok(Some(Kind::Value)), "nothing is removed of what cannot be removed whole");
+        assert_eq!(circle.get(key("G")).await.unwrap(), [2; 600]);
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     /// Whatever the table and the directories say, every operation ends, with a value or an error.

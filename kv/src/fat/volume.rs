@@ -1,5 +1,6 @@
 //! One operation on a volume: what it does to embedded-sdmmc, which blocks.
 
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -270,22 +271,50 @@ impl<'a> Volume<'a> {
         Ok(self.manager.close_dir(directory)?)
     }
 
-    pub(super) fn remove(&self, key: Key<'_>) -> Result<(), Failure> {
-        if key.is_root() {
-            return self.list(key)?.into_iter().try_for_each(|(name, ..)| match Key::new(&name) {
-                Ok(below) => self.remove(below),
-                Err(_) => Ok(()),
-            });
-        }
-        let Some(entry) = self.find(key)? else { return Ok(()) };
-        if entry.attributes.is_directory() {
-            for (name, ..) in self.list(key)? {
-                let below = alloc::format!("{key}/{name}");
-                self.remove(Key::new(&below).map_err(|_| Failure::Name)?)?;
+    /// What is below a directory, each directory before what it holds.
+    ///
+    /// Not by recursion: how deep directories lie, the volume says. One that leads to itself would have no end.
+    fn below(&self, key: Key<'_>, entry: Option<&DirEntry>) -> Result<Vec<(String, DirEntry)>, Failure> {
+        let mut seen: BTreeSet<_> = entry.map(|entry| entry.cluster).into_iter().collect();
+        let mut found = Vec::new();
+        let mut pending = vec![key.to_string()];
+        while let Some(at) = pending.pop() {
+            let directory = Key::new(&at).map_err(|_| Failure::Volume(alloc::format!("{at} lies deeper than keys reach")))?;
+            for (name, kind, entry) in self.list(directory)? {
+                let name = if at.is_empty() { name } else { alloc::format!("{at}/{name}") };
+                if kind == Kind::Dictionary {
+                    if !seen.insert(entry.cluster) {
+                        return Err(Failure::Volume(alloc::format!(
+                            "{name} is a directory that is found in two places: the volume is damaged"
+                        )));
+                    }
+                    pending.push(name.clone());
+                }
+                found.push((name, entry));
             }
         }
-        let Some((directory, _)) = self.above(key, false)? else { return Ok(()) };
-        self.manager.delete_entry_in_dir(directory, entry.name)?;
+        Ok(found)
+    }
+
+    pub(super) fn remove(&self, key: Key<'_>) -> Result<(), Failure> {
+        let entry = if key.is_root() { None } else { self.find(key)? };
+        if entry.is_none() && !key.is_root() {
+            return Ok(());
+        }
+        if entry.as_ref().is_none_or(|entry| entry.attributes.is_directory()) {
+            for (name, _) in self.below(key, entry.as_ref())?.iter().rev() {
+                self.delete(Key::new(name).map_err(|_| Failure::Name)?)?;
+            }
+        }
+        if key.is_root() { Ok(()) } else { self.delete(key) }
+    }
+
+    /// Removes a file or an empty directory.
+    fn delete(&self, key: Key<'_>) -> Result<(), Failure> {
+        let Some((directory, name)) = self.above(key, false)? else { return Ok(()) };
+        if let Some(entry) = self.entry(directory, name)? {
+            self.manager.delete_entry_in_dir(directory, entry.name)?;
+        }
         Ok(self.manager.close_dir(directory)?)
     }
 
@@ -307,20 +336,15 @@ impl<'a> Volume<'a> {
 
     /// When a file was written, or the latest of those below a directory.
     pub(super) fn modified(&self, key: Key<'_>) -> Result<WallTime, Failure> {
-        match self.find(key) {
-            Ok(Some(entry)) if !entry.attributes.is_directory() => return Ok(wall(entry.mtime)),
-            Ok(None) if !key.is_root() => return Err(Failure::NotFound),
-            Err(failure) if !key.is_root() => return Err(failure),
-            _ => {}
-        }
-        let mut latest = WallTime::default();
-        for (name, ..) in self.list(key)? {
-            let below = if key.is_root() { name } else { alloc::format!("{key}/{name}") };
-            if let Ok(below) = Key::new(&below) {
-                latest = latest.max(self.modified(below)?);
+        let entry = if key.is_root() { None } else { Some(self.find(key)?.ok_or(Failure::NotFound)?) };
+        match entry {
+            Some(entry) if !entry.attributes.is_directory() => Ok(wall(entry.mtime)),
+            entry => {
+                let below = self.below(key, entry.as_ref())?;
+                let times = below.iter().filter(|(_, entry)| !entry.attributes.is_directory()).map(|(_, entry)| wall(entry.mtime));
+                Ok(times.max().unwrap_or_default())
             }
         }
-        Ok(latest)
     }
 }
 
