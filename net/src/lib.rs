@@ -27,7 +27,7 @@ pub mod stack;
 #[cfg(feature = "direct")]
 mod tcp;
 
-pub use frame::{FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, MacAddress};
+pub use frame::{Checksums, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, MacAddress, Offload};
 pub use loopback::Loopback;
 pub use serve::serve;
 pub use stack::{AcceptError, BindError, ConnectError, ListenError, Listener, Stack, Stream, StreamError, UdpError, UdpSocket};

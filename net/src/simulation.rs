@@ -38,7 +38,9 @@ use core::task::{Context, Poll, Waker};
 
 use fogbow::time::{self, Instant, Sleep};
 
-use crate::frame::{ETHERNET_HEADER, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, MacAddress};
+use crate::frame::{
+    Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, MacAddress, Offload, software,
+};
 pub use impairment::Impairment;
 #[cfg(feature = "direct")]
 pub use network::Network;
@@ -55,6 +57,8 @@ struct Wiring {
     impairment: Impairment,
     ports: Vec<Port>,
     frames: u64,
+    /// Copies delivered, which keeps the order of those that arrive at once.
+    arrivals: u64,
     lost: u64,
     unused: Vec<Vec<u8>>,
     capture: Option<Capture>,
@@ -66,8 +70,15 @@ struct Port {
     impairment: Option<Impairment>,
     /// Until when frames that were sent to this port occupy its link.
     busy: Instant,
-    arriving: BinaryHeap<Reverse<(Instant, u64, Vec<u8>)>>,
+    arriving: BinaryHeap<Reverse<(Instant, u64, Arriving)>>,
     waker: Option<Waker>,
+}
+
+/// A frame on its way, and whether its checksums are the device's word.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Arriving {
+    frame: Vec<u8>,
+    is_verified: bool,
 }
 
 /// A record of all frames that devices send, lost ones included. It goes on as long as the switch.
@@ -112,10 +123,17 @@ impl Switch {
     /// A device at this switch. Its hardware address is `02:00:00:00:NN:NN`, numbered from 1.
     #[must_use]
     pub fn device(&self, mtu: usize) -> Device {
+        self.device_with(mtu, Offload::default())
+    }
+
+    /// As [`device`](Self::device), one that offers `offload`. What such a device sends reaches another that can take it as it is; for any other the
+    /// switch does what is left to do, so that a large frame becomes several on the way.
+    #[must_use]
+    pub fn device_with(&self, mtu: usize, offload: Offload) -> Device {
         let mut wiring = self.0.borrow_mut();
         let port = wiring.ports.len();
         let [.., high, low] = (port + 1).to_be_bytes();
-        let info = FrameInfo { mac: MacAddress([2, 0, 0, 0, high, low]), mtu };
+        let info = FrameInfo { mac: MacAddress([2, 0, 0, 0, high, low]), mtu, offload };
         wiring.ports.push(Port { info, impairment: None, busy: Instant::default(), arriving: BinaryHeap::new(), waker: None });
         Device { receiver: Receiver { switch: self.clone(), port, sleep: None }, transmitter: Transmitter { switch: self.clone(), port } }
     }
@@ -141,7 +159,7 @@ impl Switch {
     }
 
     /// Sends a frame from the device at `port`, the one it came from.
-    fn send(&self, port: usize, frame: Vec<u8>) {
+    fn send(&self, port: usize, mut frame: Vec<u8>, finish: Finish) {
         let mut wiring = self.0.borrow_mut();
         wiring.frames += 1;
         if let Some(capture) = &wiring.capture {
@@ -151,10 +169,10 @@ impl Switch {
         match frame.first_chunk::<6>() {
             Some(address) if address[0] & 1 == 0 => {
                 if let Some(other) = wiring.find(address).filter(|&other| other != port) {
-                    wiring.deliver(port, other, &frame);
+                    wiring.forward(port, other, &mut frame, finish);
                 }
             }
-            _ => (0..wiring.ports.len()).filter(|&other| other != port).for_each(|other| wiring.deliver(port, other, &frame)),
+            _ => (0..wiring.ports.len()).filter(|&other| other != port).for_each(|other| wiring.forward(port, other, &mut frame, finish)),
         }
         wiring.unused.push(frame);
     }
@@ -167,8 +185,27 @@ impl Wiring {
         usize::from(u16::from_be_bytes([high, low])).checked_sub(1).filter(|&port| port < self.ports.len())
     }
 
-    fn deliver(&mut self, from: usize, to: usize, frame: &[u8]) {
-        let impairment = self.ports[from].impairment.or(self.ports[to].impairment).unwrap_or(self.impairment);
+    fn impairment(&self, from: usize, to: usize) -> Impairment {
+        self.ports[from].impairment.or(self.ports[to].impairment).unwrap_or(self.impairment)
+    }
+
+    /// Delivers a frame as it is where the device can take it, and what it becomes in software otherwise.
+    fn forward(&mut self, from: usize, to: usize, frame: &mut [u8], finish: Finish) {
+        let offload = self.ports[to].info.offload;
+        let is_taken = match finish {
+            Finish::Nothing => return self.deliver(from, to, frame, false),
+            Finish::Checksum { .. } => offload.checksum,
+            Finish::Segments { .. } => frame.len() - ETHERNET_HEADER <= offload.reassembly,
+        };
+        // What is corrupted on the way must not pass for verified.
+        if is_taken && self.impairment(from, to).corrupted == 0 {
+            return self.deliver(from, to, frame, true);
+        }
+        software::apply(frame, finish, |frame| self.deliver(from, to, frame, false));
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, frame: &[u8], is_verified: bool) {
+        let impairment = self.impairment(from, to);
         let copies = impairment.copies();
         self.lost += u64::from(copies == 0);
         for _ in 0..copies {
@@ -182,7 +219,8 @@ impl Wiring {
             copy.extend_from_slice(frame);
             impairment.corrupt(&mut copy);
             let when = impairment.arrival(frame.len(), &mut port.busy);
-            port.arriving.push(Reverse((when, self.frames, copy)));
+            port.arriving.push(Reverse((when, self.arrivals, Arriving { frame: copy, is_verified })));
+            self.arrivals += 1;
             if let Some(waker) = port.waker.take() {
                 waker.wake();
             }
@@ -199,12 +237,12 @@ pub struct Device {
 impl Device {
     /// Puts a frame on the wire, as it is.
     pub fn send(&mut self, frame: &[u8]) {
-        self.transmitter.switch.send(self.transmitter.port, Vec::from(frame));
+        self.transmitter.switch.send(self.transmitter.port, Vec::from(frame), Finish::Nothing);
     }
 
     /// Takes the next frame that has arrived, if one has.
     pub fn try_receive(&mut self) -> Option<Vec<u8>> {
-        self.receiver.receive(|frame| Vec::from(&*frame))
+        self.receiver.receive(|frame, _| Vec::from(&*frame))
     }
 
     /// Waits for the next frame.
@@ -245,13 +283,13 @@ impl Receiver {
 }
 
 impl FrameReceiver for Receiver {
-    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
         let when = self.next_arrival()?;
         if when != Instant::default() && when > time::now() {
             return None;
         }
-        let Reverse((.., mut frame)) = self.switch.0.borrow_mut().ports[self.port].arriving.pop()?;
-        let result = consume(&mut frame);
+        let Reverse((.., Arriving { mut frame, is_verified })) = self.switch.0.borrow_mut().ports[self.port].arriving.pop()?;
+        let result = consume(&mut frame, if is_verified { Checksums::Verified } else { Checksums::Unknown });
         self.switch.0.borrow_mut().unused.push(frame);
         Some(result)
     }
@@ -278,16 +316,19 @@ impl FrameTransmitter for Transmitter {
         true
     }
 
-    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn transmit<R>(&mut self, length: usize, finish: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let mut frame = {
             let mut wiring = self.switch.0.borrow_mut();
-            assert!(length <= wiring.ports[self.port].info.mtu + ETHERNET_HEADER, "a frame of {length} bytes is longer than the MTU");
+            let info = wiring.ports[self.port].info;
+            let limit = if matches!(finish, Finish::Segments { .. }) { info.largest_sent() } else { ETHERNET_HEADER + info.mtu };
+            assert!(length <= limit, "a frame of {length} bytes is longer than the device can send");
+            assert!(finish == Finish::Nothing || info.offload.checksum, "the device offers nothing of that kind");
             wiring.unused.pop().unwrap_or_default()
         };
         frame.clear();
         frame.resize(length, 0);
         let result = fill(&mut frame);
-        self.switch.send(self.port, frame);
+        self.switch.send(self.port, frame, finish);
         result
     }
 

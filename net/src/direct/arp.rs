@@ -15,7 +15,7 @@ use super::device::Wire;
 use super::engine::Engine;
 use super::flow::Flow;
 use super::neighbours::Due;
-use crate::frame::{FrameReceiver, FrameTransmitter};
+use crate::frame::{FrameReceiver, FrameTransmitter, Offload};
 
 /// Between two announcements in defence of the own address at least (RFC 5227, section 1.1, `DEFEND_INTERVAL`).
 const DEFEND_INTERVAL: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub(super) async fn probe<R: FrameReceiver, T: FrameTransmitter>(
     listen_for(random_up_to(PROBE_WAIT)?, network, mac, receiver).await?;
     for number in 1..=PROBES {
         let mut statistics = Statistics::default();
-        Wire { transmitter, statistics: &mut statistics, mac }.ask_for(network.address, Ipv4Addr::UNSPECIFIED);
+        Wire { transmitter, statistics: &mut statistics, mac, offload: Offload::default() }.ask_for(network.address, Ipv4Addr::UNSPECIFIED);
         transmitter.flush();
         let wait = if number == PROBES { ANNOUNCE_WAIT } else { PROBE_MIN + random_up_to(PROBE_MIN)? };
         listen_for(wait, network, mac, receiver).await?;
@@ -63,7 +63,7 @@ async fn listen_for<R: FrameReceiver>(
     mac: EthernetAddress,
     receiver: &mut R,
 ) -> Result<(), DirectError> {
-    let is_claim = |frame: &mut [u8]| match demultiplex::classify(frame, mac, network) {
+    let is_claim = |frame: &mut [u8], checksums| match demultiplex::classify(frame, checksums, mac, network) {
         Ok(Frame::Arp(message)) => {
             let wants_it = message.is_request && message.sender.is_unspecified() && message.target == network.address;
             message.hardware != mac && (message.sender == network.address || wants_it)

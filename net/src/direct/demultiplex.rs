@@ -15,6 +15,7 @@ use smoltcp::wire::{
 
 use super::config::{Ipv4Cidr, is_host};
 use super::counters::Cause;
+use crate::frame::Checksums;
 
 /// A connection, seen from a stack that has one address: the peer's address and port, and the own port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,8 +69,9 @@ pub(super) struct Message {
     pub(super) target: Ipv4Addr,
 }
 
-/// Looks at a frame that has come to a stack with the addresses given. What it lets through is for this stack, well-formed and has right checksums.
-pub(super) fn classify<'a>(frame: &'a [u8], mac: EthernetAddress, network: &Ipv4Cidr) -> Result<Frame<'a>, Cause> {
+/// Looks at a frame that has come to a stack with the addresses given. What it lets through is for this stack, well-formed and has right checksums,
+/// as far as the device has not seen to these.
+pub(super) fn classify<'a>(frame: &'a [u8], checksums: Checksums, mac: EthernetAddress, network: &Ipv4Cidr) -> Result<Frame<'a>, Cause> {
     let ethernet = EthernetFrame::new_checked(frame).or(Err(Cause::Malformed))?;
     let alone = ethernet.dst_addr() == mac;
     if !alone && ethernet.dst_addr().is_unicast() {
@@ -80,7 +82,7 @@ pub(super) fn classify<'a>(frame: &'a [u8], mac: EthernetAddress, network: &Ipv4
     }
     match ethernet.ethertype() {
         EthernetProtocol::Arp => message(ethernet.payload()).ok_or(Cause::Malformed).map(Frame::Arp),
-        EthernetProtocol::Ipv4 => packet(ethernet.payload(), ethernet.src_addr(), alone, network),
+        EthernetProtocol::Ipv4 => packet(ethernet.payload(), checksums, (ethernet.src_addr(), alone), network),
         _ => Err(Cause::NotForUs),
     }
 }
@@ -100,7 +102,12 @@ fn message(payload: &[u8]) -> Option<Message> {
     source_hardware_addr.is_unicast().then_some(message)
 }
 
-fn packet<'a>(payload: &'a [u8], from: EthernetAddress, alone: bool, network: &Ipv4Cidr) -> Result<Frame<'a>, Cause> {
+fn packet<'a>(
+    payload: &'a [u8],
+    checksums: Checksums,
+    (from, alone): (EthernetAddress, bool),
+    network: &Ipv4Cidr,
+) -> Result<Frame<'a>, Cause> {
     let ip = Ipv4Packet::new_checked(payload).or(Err(Cause::Malformed))?;
     if ip.version() != 4 {
         return Err(Cause::Malformed);
@@ -122,9 +129,10 @@ fn packet<'a>(payload: &'a [u8], from: EthernetAddress, alone: bool, network: &I
         return Err(Cause::Fragment);
     }
     let addresses = (IpAddress::Ipv4(source), IpAddress::Ipv4(destination));
+    let is_verified = checksums == Checksums::Verified;
     if ip.next_header() == IpProtocol::Udp {
         let udp = UdpPacket::new_checked(ip.payload()).or(Err(Cause::Malformed))?;
-        if !udp.verify_checksum(&addresses.0, &addresses.1) {
+        if !is_verified && !udp.verify_checksum(&addresses.0, &addresses.1) {
             return Err(Cause::UdpChecksum);
         }
         if udp.dst_port() == 0 {
@@ -139,7 +147,7 @@ fn packet<'a>(payload: &'a [u8], from: EthernetAddress, alone: bool, network: &I
     match ip.next_header() {
         IpProtocol::Tcp => {
             let tcp = TcpPacket::new_checked(ip.payload()).or(Err(Cause::Malformed))?;
-            if !tcp.verify_checksum(&addresses.0, &addresses.1) {
+            if !is_verified && !tcp.verify_checksum(&addresses.0, &addresses.1) {
                 return Err(Cause::TcpChecksum);
             }
             let segment = TcpRepr::parse(&tcp, &addresses.0, &addresses.1, &ChecksumCapabilities::ignored()).or(Err(Cause::Malformed))?;

@@ -15,7 +15,7 @@ use smoltcp::wire::{
 use super::config::Ipv4Cidr;
 use super::counters::{Cause, Statistics};
 use super::neighbours::Neighbours;
-use crate::frame::{ETHERNET_HEADER, FrameTransmitter};
+use crate::frame::{ETHERNET_HEADER, Finish, FrameTransmitter, Offload, TCP_CHECKSUM};
 use crate::tcp::Seq;
 
 /// The frame device with this stack's name on it.
@@ -23,15 +23,28 @@ pub(super) struct Wire<'a, T> {
     pub(super) transmitter: &'a mut T,
     pub(super) statistics: &'a mut Statistics,
     pub(super) mac: EthernetAddress,
+    pub(super) offload: Offload,
 }
 
 impl<T: FrameTransmitter> Wire<'_, T> {
     /// Sends a frame whose payload of `length` bytes `fill` writes.
     fn transmit<R>(&mut self, to: EthernetAddress, ethertype: EthernetProtocol, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        self.transmit_unfinished(to, ethertype, length, Finish::Nothing, fill)
+    }
+
+    /// Sends a frame that the device is to finish.
+    fn transmit_unfinished<R>(
+        &mut self,
+        to: EthernetAddress,
+        ethertype: EthernetProtocol,
+        length: usize,
+        finish: Finish,
+        fill: impl FnOnce(&mut [u8]) -> R,
+    ) -> R {
         self.statistics.frames_sent += 1;
         self.statistics.bytes_sent += (ETHERNET_HEADER + length) as u64;
         let header = EthernetRepr { src_addr: self.mac, dst_addr: to, ethertype };
-        self.transmitter.transmit(ETHERNET_HEADER + length, |frame| {
+        self.transmitter.transmit(ETHERNET_HEADER + length, finish, |frame| {
             header.emit(&mut EthernetFrame::new_unchecked(&mut *frame));
             fill(&mut frame[ETHERNET_HEADER..])
         })
@@ -69,7 +82,7 @@ impl<T: FrameTransmitter> Wire<'_, T> {
         self.send_arp(to, &arp);
     }
 
-    /// Sends a TCP segment: `header`, and the two pieces of its payload.
+    /// Sends a TCP segment: `header`, and the two pieces of its payload. The device cuts it where it has more payload than `segment` bytes.
     pub(super) fn send_segment(
         &mut self,
         to: EthernetAddress,
@@ -77,10 +90,18 @@ impl<T: FrameTransmitter> Wire<'_, T> {
         remote: Ipv4Addr,
         header: &TcpRepr,
         (first, second): (&[u8], &[u8]),
+        segment: usize,
     ) {
-        let length = header.header_len() + first.len() + second.len();
+        let payload = first.len() + second.len();
+        let length = header.header_len() + payload;
+        let start = ETHERNET_HEADER + IPV4_HEADER_LEN;
+        let finish = match self.offload.checksum {
+            false => Finish::Nothing,
+            true if payload > segment => Finish::Segments { start, headers: start + header.header_len(), payload: segment },
+            true => Finish::Checksum { start, field: start + TCP_CHECKSUM },
+        };
         let ip = Ipv4Repr { src_addr: from, dst_addr: remote, next_header: IpProtocol::Tcp, payload_len: length, hop_limit: 64 };
-        self.transmit(to, EthernetProtocol::Ipv4, ip.buffer_len() + length, |bytes| {
+        self.transmit_unfinished(to, EthernetProtocol::Ipv4, ip.buffer_len() + length, finish, |bytes| {
             ip.emit(&mut Ipv4Packet::new_unchecked(&mut *bytes), &ChecksumCapabilities::default());
             let bytes = &mut bytes[IPV4_HEADER_LEN..];
             let (source, destination) = (IpAddress::Ipv4(from), IpAddress::Ipv4(remote));
@@ -88,7 +109,11 @@ impl<T: FrameTransmitter> Wire<'_, T> {
             let payload = &mut bytes[header.header_len()..];
             payload[..first.len()].copy_from_slice(first);
             payload[first.len()..].copy_from_slice(second);
-            TcpPacket::new_unchecked(bytes).fill_checksum(&source, &destination);
+            if finish == Finish::Nothing {
+                TcpPacket::new_unchecked(bytes).fill_checksum(&source, &destination);
+            } else {
+                TcpPacket::new_unchecked(bytes).set_checksum(pseudo_header_sum(from, remote, length));
+            }
         });
     }
 
@@ -108,8 +133,16 @@ impl<T: FrameTransmitter> Wire<'_, T> {
             timestamp: None,
             payload: &[],
         };
-        self.send_segment(to, own, remote, &header, (&[], &[]));
+        self.send_segment(to, own, remote, &header, (&[], &[]), usize::MAX);
     }
+}
+
+/// The sum of the pseudo-header (RFC 9293, section 3.1) of a TCP segment of `length` bytes, headers counted: what a device begins with.
+fn pseudo_header_sum(from: Ipv4Addr, to: Ipv4Addr, length: usize) -> u16 {
+    let halves = |address: Ipv4Addr| (address.to_bits() >> 16) + (address.to_bits() & 0xffff);
+    let sum = halves(from) + halves(to) + u32::from(u8::from(IpProtocol::Tcp)) + length as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// Where the packets of one call into smoltcp go.

@@ -45,7 +45,7 @@ fn is_needed(engine: &Rc<RefCell<Engine>>) -> bool {
 fn take_in<R: FrameReceiver, T: FrameTransmitter>(engine: &Rc<RefCell<Engine>>, receiver: &mut R, transmitter: &mut T) -> usize {
     let mut engine = engine.borrow_mut();
     engine.now = flow::instant(time::now());
-    (0..BATCH).take_while(|_| receiver.receive(|frame| engine.ingress(frame, transmitter)).is_some()).count()
+    (0..BATCH).take_while(|_| receiver.receive(|frame, checksums| engine.ingress(frame, checksums, transmitter)).is_some()).count()
 }
 
 /// Lets out what flows have to send.

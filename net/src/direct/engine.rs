@@ -24,7 +24,7 @@ use super::flow::{Flow, Holder, Kind, TcpFlow};
 use super::listeners::Listening;
 use super::neighbours::Neighbours;
 use super::timers::Timers;
-use crate::frame::{FrameInfo, FrameTransmitter};
+use crate::frame::{Checksums, FrameInfo, FrameTransmitter, Offload};
 use crate::tcp::{Pool, Seq, State, Verdict};
 
 /// MTUs that make sense: every IPv4 host takes 576 bytes (RFC 791), and 9000 are the largest frames in use.
@@ -33,6 +33,8 @@ const MTU_LIMITS: core::ops::RangeInclusive<usize> = 576..=9000;
 pub(super) const BURST: usize = 64;
 /// Frames sent in one pass, all flows together, before frames that have come have their turn: a few batches of those, so that neither starves.
 const PASS: usize = 256;
+/// A frame that the device cuts counts once more for each of so many bytes, about what copying them takes beside what a frame takes.
+const LARGE: usize = 8192;
 /// What stands for a connection in the table of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -45,6 +47,7 @@ pub(super) enum Entry {
 pub(super) struct Engine {
     pub(super) config: Config,
     pub(super) mtu: usize,
+    pub(super) offload: Offload,
     pub(super) mac: EthernetAddress,
     pub(super) interface: Interface,
     /// For frames that belong to no flow: the interface answers echo requests, ARP and segments to closed ports by itself.
@@ -101,7 +104,7 @@ impl Engine {
         let mut settings = iface::Config::new(HardwareAddress::Ip);
         settings.random_seed = random[2];
         let mut statistics = Statistics::default();
-        let wire = Wire { transmitter, statistics: &mut statistics, mac };
+        let wire = Wire { transmitter, statistics: &mut statistics, mac, offload: info.offload };
         let mut port = Port { packet: None, wire, to: To::Nobody, mtu: info.mtu };
         let mut interface = Interface::new(settings, &mut port, now);
         // The list is not full: it is empty.
@@ -114,6 +117,7 @@ impl Engine {
         Ok(Self {
             config,
             mtu: info.mtu,
+            offload: info.offload,
             mac,
             interface,
             nothing: SocketSet::new(Vec::new()),
@@ -195,14 +199,14 @@ impl Engine {
 
     /// The device, for frames that smoltcp has no part in.
     pub(super) fn wire<'a, T>(&'a mut self, transmitter: &'a mut T) -> Wire<'a, T> {
-        Wire { transmitter, statistics: &mut self.statistics, mac: self.mac }
+        Wire { transmitter, statistics: &mut self.statistics, mac: self.mac, offload: self.offload }
     }
 
     /// Takes a frame from the wire.
-    pub(super) fn ingress<T: FrameTransmitter>(&mut self, frame: &[u8], transmitter: &mut T) {
+    pub(super) fn ingress<T: FrameTransmitter>(&mut self, frame: &[u8], checksums: Checksums, transmitter: &mut T) {
         self.statistics.frames_received += 1;
         self.statistics.bytes_received += frame.len() as u64;
-        match demultiplex::classify(frame, self.mac, &self.config.ipv4) {
+        match demultiplex::classify(frame, checksums, self.mac, &self.config.ipv4) {
             Ok(Frame::Tcp { key, from, segment }) => self.ingress_segment(key, from, &segment, frame, transmitter),
             Ok(Frame::Udp { port, alone }) => match self.datagrams.get(&port).copied() {
                 Some(id) => self.ingress_datagram(id, frame, transmitter),
@@ -217,7 +221,7 @@ impl Engine {
 
     /// Lets smoltcp process a frame that belongs to no flow.
     fn answer<T: FrameTransmitter>(&mut self, frame: &[u8], transmitter: &mut T) {
-        let wire = Wire { transmitter, statistics: &mut self.statistics, mac: self.mac };
+        let wire = Wire { transmitter, statistics: &mut self.statistics, mac: self.mac, offload: self.offload };
         let (from, packet) = device::open(frame);
         let mut port = Port { packet: Some(packet), wire, to: To::Neighbour(from), mtu: self.mtu };
         self.interface.poll_ingress_single(self.now, &mut port, &mut self.nothing);
@@ -358,7 +362,7 @@ impl Engine {
             if let Some(flow) = self.flow(id).and_then(Flow::tcp) {
                 flow.socket.wait(now);
             }
-        } else if sent == BURST || !transmitter.has_room() {
+        } else if sent >= BURST || !transmitter.has_room() {
             self.mark_dirty(id);
         }
         self.settle(id, deadline);
@@ -367,9 +371,9 @@ impl Engine {
 
     /// Sends what a connection has to send, up to a burst.
     fn send_segments<T: FrameTransmitter>(&mut self, id: u32, remote: Ipv4Addr, hardware: EthernetAddress, transmitter: &mut T) -> usize {
-        let Self { flows, statistics, config, mac, now, .. } = self;
+        let Self { flows, statistics, config, mac, offload, now, .. } = self;
         let Some(TcpFlow { socket, counters, .. }) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()) else { return 0 };
-        let mut wire = Wire { transmitter, statistics, mac: *mac };
+        let mut wire = Wire { transmitter, statistics, mac: *mac, offload: *offload };
         wire.statistics.flow_polls += 1;
         let mut sent = 0;
         while sent < BURST && wire.transmitter.has_room() {
@@ -378,8 +382,8 @@ impl Engine {
             counters.bytes_sent += outgoing.length as u64;
             counters.retransmissions += u64::from(outgoing.again);
             wire.statistics.retransmissions += u64::from(outgoing.again);
-            wire.send_segment(hardware, config.ipv4.address, remote, &outgoing.header, socket.payload(&outgoing));
-            sent += 1;
+            wire.send_segment(hardware, config.ipv4.address, remote, &outgoing.header, socket.payload(&outgoing), outgoing.segment);
+            sent += 1 + outgoing.length / LARGE;
         }
         sent
     }

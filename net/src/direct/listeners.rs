@@ -176,6 +176,7 @@ impl Engine {
             local_port: key.local_port(),
             remote_port: key.remote_port(),
             mtu: self.mtu,
+            largest_packet: self.offload.segmentation,
             congestion_control: self.config.congestion_control,
             least_rto: flow::duration(self.config.least_rto),
             keep_alive: flow::duration(self.config.keep_alive),

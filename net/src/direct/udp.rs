@@ -110,10 +110,10 @@ impl Engine {
 
     /// Lets a socket send, up to a burst, then sees what has become of it. Gives how many frames it has sent.
     pub(super) fn attend_datagrams<T: FrameTransmitter>(&mut self, id: u32, transmitter: &mut T) -> usize {
-        let Self { flows, interface, neighbours, statistics, config, scratch, mtu, mac, now, .. } = self;
+        let Self { flows, interface, neighbours, statistics, config, scratch, mtu, mac, offload, now, .. } = self;
         let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.udp()) else { return 0 };
         let to = To::Any { neighbours, network: &config.ipv4, gateway: config.gateway, now: *now, scratch };
-        let mut port = Port { packet: None, wire: Wire { transmitter, statistics, mac: *mac }, to, mtu: *mtu };
+        let mut port = Port { packet: None, wire: Wire { transmitter, statistics, mac: *mac, offload: *offload }, to, mtu: *mtu };
         let mut sent = 0;
         while sent < BURST {
             port.wire.statistics.flow_polls += 1;
@@ -147,13 +147,13 @@ impl Engine {
 
     /// Takes a datagram for a socket from the wire.
     pub(super) fn ingress_datagram<T: FrameTransmitter>(&mut self, id: u32, frame: &[u8], transmitter: &mut T) {
-        let Self { flows, interface, statistics, mac, mtu, now, .. } = self;
+        let Self { flows, interface, statistics, mac, mtu, offload, now, .. } = self;
         let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.udp()) else { return };
         let queued = |socket: &mut udp::Socket| (socket.can_recv(), socket.recv_queue());
         let before = queued(flow.socket());
         statistics.flow_polls += 1;
         let (from, packet) = device::open(frame);
-        let wire = Wire { transmitter, statistics, mac: *mac };
+        let wire = Wire { transmitter, statistics, mac: *mac, offload: *offload };
         let mut port = Port { packet: Some(packet), wire, to: To::Neighbour(from), mtu: *mtu };
         interface.poll_ingress_single(*now, &mut port, &mut flow.set);
         let after = queued(flow.socket());

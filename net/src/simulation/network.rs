@@ -4,6 +4,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 
 use super::Switch;
 use crate::direct::{Config, Direct, Ipv4Cidr};
+use crate::frame::Offload;
 
 /// The MTU of plain Ethernet (IEEE 802.3).
 const MTU: usize = 1500;
@@ -55,7 +56,16 @@ impl Network {
     /// When the address is not one of a host, and when no runtime is running.
     #[must_use]
     pub fn stack_with(&self, config: Config) -> Direct {
-        match Direct::new(self.0.device(MTU), config) {
+        self.stack_offloading(config, Offload::default())
+    }
+
+    /// As [`stack_with`](Self::stack_with), over a device that offers `offload`.
+    ///
+    /// # Panics
+    /// As it does.
+    #[must_use]
+    pub fn stack_offloading(&self, config: Config, offload: Offload) -> Direct {
+        match Direct::new(self.0.device_with(MTU, offload), config) {
             Ok(stack) => stack,
             Err(error) => panic!("a stack at a switch in memory: {error}"),
         }

@@ -3,6 +3,8 @@
 //! Loss is told by time, as RFC 8985 (RACK) says: a segment is lost when one that was sent later has arrived and a reordering window has passed. Where
 //! the peer gives no selective acknowledgements, three duplicates tell the first segment as lost (RFC 5681, section 3.2), and a partial
 //! acknowledgement the next (RFC 6582).
+//!
+//! Segments that a device has cut from one frame are one record while the same is known of all of them; it is split between segments where that ends.
 
 use alloc::collections::VecDeque;
 
@@ -16,6 +18,7 @@ const DUPLICATES: usize = 3;
 /// Records that are kept for the next connection.
 const KEPT: usize = 16;
 
+/// One segment, or several in a row that were sent together.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     start: Seq,
@@ -33,6 +36,11 @@ impl Sent {
         self.end.beyond(self.start)
     }
 
+    /// How many segments of `segment` bytes it is.
+    fn segments(&self, segment: usize) -> usize {
+        self.len().div_ceil(segment.max(1)).max(1)
+    }
+
     fn is_in_flight(&self) -> bool {
         !self.arrived && !self.lost
     }
@@ -41,10 +49,15 @@ impl Sent {
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
     sent: VecDeque<Sent>,
+    /// Bytes in a full segment.
+    segment: usize,
+    /// Segments in all records, and in those that have arrived.
+    segments: usize,
+    arrived: usize,
     /// Bytes in flight.
     bytes: usize,
+    /// Records that are lost.
     lost: usize,
-    arrived: usize,
     /// When the segment was sent that was sent last of those that have arrived, and where it ends.
     newest: Option<(Instant, Seq)>,
     /// The path has delivered a later segment before an earlier one.
@@ -76,8 +89,9 @@ impl Flight {
         self.lost > 0
     }
 
+    /// Segments that are not acknowledged.
     pub(crate) fn segments(&self) -> usize {
-        self.sent.len()
+        self.segments
     }
 
     /// Forgets everything. What was needed for a large window is not kept.
@@ -88,21 +102,39 @@ impl Flight {
         *self = Self { sent, ..Self::default() };
     }
 
-    /// A new segment has been sent.
-    pub(crate) fn push(&mut self, start: Seq, end: Seq, now: Instant) {
+    /// New segments have been sent, each of `segment` bytes but for the last.
+    pub(crate) fn push(&mut self, start: Seq, end: Seq, segment: usize, now: Instant) {
         if self.sent.is_empty() {
             self.furthest = start;
         }
-        self.sent.push_back(Sent { start, end, at: now, arrived: false, lost: false, again: false });
-        self.bytes += end.beyond(start);
+        let sent = Sent { start, end, at: now, arrived: false, lost: false, again: false };
+        self.segment = segment;
+        self.segments += sent.segments(segment);
+        self.bytes += sent.len();
+        self.sent.push_back(sent);
     }
 
-    /// The first lost segment, to be sent again: it is in flight from now on.
-    pub(crate) fn send_lost(&mut self, now: Instant) -> Option<(Seq, Seq)> {
+    /// Makes two records of one that holds more than `count` whole segments.
+    fn split(&mut self, index: usize, count: usize) {
+        let Some(sent) = self.sent.get_mut(index) else { return };
+        let middle = sent.start + count * self.segment;
+        if count == 0 || middle >= sent.end {
+            return;
+        }
+        let rest = Sent { start: middle, ..*sent };
+        sent.end = middle;
+        self.lost += usize::from(rest.lost);
+        self.sent.insert(index + 1, rest);
+    }
+
+    /// The first lost segments, to be sent again, `most` bytes of them or one: they are in flight from now on.
+    pub(crate) fn send_lost(&mut self, most: usize, now: Instant) -> Option<(Seq, Seq)> {
         if self.lost == 0 {
             return None;
         }
-        let sent = self.sent.iter_mut().find(|sent| sent.lost)?;
+        let index = self.sent.iter().position(|sent| sent.lost)?;
+        self.split(index, (most / self.segment.max(1)).max(1));
+        let sent = self.sent.get_mut(index)?;
         (sent.lost, sent.again, sent.at) = (false, true, now);
         let range = (sent.start, sent.end);
         self.lost -= 1;
@@ -112,6 +144,8 @@ impl Flight {
 
     /// The last segment, to be sent again as a probe (RFC 8985, section 7.3). Not counted twice.
     pub(crate) fn send_last(&mut self, now: Instant) -> Option<(Seq, Seq)> {
+        let last = self.sent.len().checked_sub(1)?;
+        self.split(last, self.sent[last].segments(self.segment) - 1);
         let sent = self.sent.back_mut()?;
         if sent.lost {
             self.lost -= 1;
@@ -123,46 +157,70 @@ impl Flight {
 
     /// All before `next` has arrived.
     pub(crate) fn acknowledge(&mut self, next: Seq, told: &mut Told) {
-        while let Some(sent) = self.sent.front_mut() {
+        while let Some(&sent) = self.sent.front() {
             if sent.start >= next {
                 break;
             }
+            let whole = next.beyond(sent.start) / self.segment.max(1);
+            if sent.end > next && whole > 0 {
+                self.split(0, whole);
+                continue;
+            }
+            let segments = sent.segments(self.segment);
+            self.segments -= segments;
+            self.arrived -= if sent.arrived { segments } else { 0 };
             if sent.end > next {
-                // A part of a segment: the rest counts as a segment of its own.
-                let part = next.beyond(sent.start);
-                if sent.is_in_flight() {
-                    self.bytes -= part;
-                }
-                sent.start = next;
-                told.arrived += part;
+                self.acknowledge_part(next, told);
                 break;
             }
-            let sent = *sent;
             self.sent.pop_front();
-            if sent.arrived {
-                self.arrived -= 1;
-            } else {
+            if !sent.arrived {
                 self.note(&sent, told);
             }
         }
     }
 
+    /// A part of the first segment has arrived: the rest counts as a segment of its own.
+    fn acknowledge_part(&mut self, next: Seq, told: &mut Told) {
+        let Some(sent) = self.sent.front_mut() else { return };
+        let part = next.beyond(sent.start);
+        if sent.is_in_flight() {
+            self.bytes -= part;
+        }
+        sent.start = next;
+        let segments = sent.segments(self.segment);
+        self.segments += segments;
+        if sent.arrived {
+            self.arrived += segments;
+        } else {
+            told.arrived += part;
+        }
+    }
+
     /// The peer says that it has what is from `start` to `end`.
     pub(crate) fn acknowledge_range(&mut self, start: Seq, end: Seq, told: &mut Told) {
-        let first = self.sent.partition_point(|sent| sent.start < start);
-        for index in first..self.sent.len() {
-            let sent = &mut self.sent[index];
-            if sent.end > end {
-                break;
+        let mut index = self.sent.partition_point(|sent| sent.end <= start);
+        while let Some(&sent) = self.sent.get(index).filter(|sent| sent.start < end) {
+            // Whole segments alone: the first of the record, and the one after the last, that the range holds.
+            let first = start.beyond(sent.start).div_ceil(self.segment.max(1));
+            let last = if sent.end <= end { sent.segments(self.segment) } else { end.beyond(sent.start) / self.segment.max(1) };
+            if !sent.arrived && first < last {
+                self.split(index, last);
+                self.split(index, first);
+                index += usize::from(first > 0);
+                self.arrive(index, told);
             }
-            if !sent.arrived {
-                let copy = *sent;
-                sent.arrived = true;
-                sent.lost = false;
-                self.arrived += 1;
-                self.note(&copy, told);
-            }
+            index += 1;
         }
+    }
+
+    /// The peer has this record, as it says.
+    fn arrive(&mut self, index: usize, told: &mut Told) {
+        let Some(sent) = self.sent.get_mut(index) else { return };
+        let copy = *sent;
+        (sent.arrived, sent.lost) = (true, false);
+        self.arrived += copy.segments(self.segment);
+        self.note(&copy, told);
     }
 
     /// `sent` has arrived.
@@ -222,6 +280,7 @@ impl Flight {
 
     /// The first segment is lost. False when that was known, or it has been sent again already.
     pub(crate) fn lose_first(&mut self) -> bool {
+        self.split(0, 1);
         let Some(sent) = self.sent.front_mut().filter(|sent| sent.is_in_flight() && !sent.again) else { return false };
         sent.lost = true;
         let length = sent.len();
@@ -239,8 +298,8 @@ impl Flight {
             }
             sent.lost = !sent.arrived;
         }
-        self.arrived = self.sent.iter().filter(|sent| sent.arrived).count();
-        self.lost = self.sent.len() - self.arrived;
+        self.arrived = self.sent.iter().filter(|sent| sent.arrived).map(|sent| sent.segments(self.segment)).sum();
+        self.lost = self.sent.iter().filter(|sent| sent.lost).count();
         self.bytes = 0;
     }
 }
@@ -264,7 +323,7 @@ mod tests {
     fn flight(segments: usize) -> Flight {
         let mut flight = Flight::default();
         for index in 0..segments {
-            flight.push(Seq(0) + index * 100, Seq(0) + (index + 1) * 100, at(index as i64));
+            flight.push(Seq(0) + index * 100, Seq(0) + (index + 1) * 100, 100, at(index as i64));
         }
         flight
     }
@@ -278,7 +337,7 @@ mod tests {
         flight.acknowledge_range(Seq(100), Seq(400), &mut told);
         assert_eq!((told.arrived, told.sample), (300, Some(at(3))));
         assert_eq!(flight.detect(at(23), ROUND_TRIP, ROUND_TRIP, false), (true, None));
-        assert_eq!((flight.send_lost(at(23)), flight.send_lost(at(23)), flight.bytes()), (Some((Seq(0), Seq(100))), None, 700));
+        assert_eq!((flight.send_lost(0, at(23)), flight.send_lost(0, at(23)), flight.bytes()), (Some((Seq(0), Seq(100))), None, 700));
     }
 
     #[test]
@@ -299,12 +358,12 @@ mod tests {
         let mut told = Told::default();
         flight.acknowledge_range(Seq(100), Seq(500), &mut told);
         assert!(flight.detect(at(25), ROUND_TRIP, ROUND_TRIP, false).0);
-        flight.send_lost(at(25));
-        flight.push(Seq(600), Seq(700), at(26));
+        flight.send_lost(0, at(25));
+        flight.push(Seq(600), Seq(700), 100, at(26));
         assert!(!flight.detect(at(46), ROUND_TRIP, ROUND_TRIP, true).0);
         flight.acknowledge_range(Seq(600), Seq(700), &mut told);
         assert!(flight.detect(at(46), ROUND_TRIP, ROUND_TRIP, true).0);
-        assert_eq!(flight.send_lost(at(46)), Some((Seq(0), Seq(100))));
+        assert_eq!(flight.send_lost(0, at(46)), Some((Seq(0), Seq(100))));
     }
 
     #[test]
@@ -314,6 +373,39 @@ mod tests {
         flight.acknowledge_range(Seq(0), Seq(100), &mut told);
         flight.lose_all();
         assert_eq!((flight.lost, flight.arrived, flight.bytes()), (3, 0, 0));
+    }
+
+    #[test]
+    fn segments_sent_together_are_told_apart_where_they_fare_differently() {
+        let mut flight = Flight::default();
+        flight.push(Seq(0), Seq(1050), 100, at(0));
+        assert_eq!((flight.segments(), flight.bytes()), (11, 1050));
+        let mut told = Told::default();
+        flight.acknowledge(Seq(200), &mut told);
+        assert_eq!((told.arrived, told.sample, flight.segments()), (200, Some(at(0)), 9));
+        // Two segments are missing; what the range has of others in part does not count.
+        flight.acknowledge_range(Seq(350), Seq(450), &mut told);
+        assert_eq!(told.arrived, 200);
+        flight.acknowledge_range(Seq(400), Seq(1050), &mut told);
+        assert_eq!((told.arrived, flight.bytes()), (850, 200));
+        assert_eq!(flight.detect(at(20), ROUND_TRIP, ROUND_TRIP, false), (true, None));
+        assert_eq!(flight.send_lost(100, at(21)), Some((Seq(200), Seq(300))));
+        assert_eq!((flight.send_lost(500, at(21)), flight.send_lost(500, at(21))), (Some((Seq(300), Seq(400))), None));
+        flight.acknowledge(Seq(1050), &mut told);
+        assert!(flight.is_empty() && flight.segments() == 0 && flight.bytes() == 0);
+    }
+
+    #[test]
+    fn of_segments_sent_together_the_last_is_the_probe_and_the_first_the_one_three_duplicates_tell_of() {
+        let mut flight = Flight::default();
+        flight.push(Seq(0), Seq(1000), 100, at(0));
+        assert_eq!(flight.send_last(at(1)), Some((Seq(900), Seq(1000))));
+        assert!(flight.lose_first());
+        assert_eq!((flight.send_lost(5000, at(2)), flight.bytes()), (Some((Seq(0), Seq(100))), 1000));
+        flight.lose_all();
+        assert_eq!(flight.send_lost(5000, at(3)), Some((Seq(0), Seq(100))), "pieces stay pieces");
+        assert_eq!(flight.send_lost(350, at(3)), Some((Seq(100), Seq(400))));
+        assert_eq!((flight.send_lost(5000, at(3)), flight.bytes()), (Some((Seq(400), Seq(900))), 900));
     }
 
     proptest! {
@@ -328,8 +420,9 @@ mod tests {
                 let place = una + (place as usize).min(next.beyond(una));
                 match step {
                     0 | 1 => {
-                        flight.push(next, next + 100, at(now));
-                        next = next + 100;
+                        let end = next + if step == 0 { 100 } else { length as usize + 1 };
+                        flight.push(next, end, 100, at(now));
+                        next = end;
                     }
                     2 => {
                         flight.acknowledge(place, &mut told);
@@ -337,12 +430,14 @@ mod tests {
                     }
                     3 => flight.acknowledge_range(place, place + length as usize, &mut told),
                     4 => { flight.detect(at(now), ROUND_TRIP, ROUND_TRIP, length % 2 == 0); }
-                    5 => { if length % 2 == 0 { flight.send_lost(at(now)); } else { flight.send_last(at(now)); } }
+                    5 => { if length % 2 == 0 { flight.send_lost(length as usize, at(now)); } else { flight.send_last(at(now)); } }
                     _ => { if length % 2 == 0 { flight.lose_all(); } else { flight.lose_first(); } }
                 }
                 let count = |which: fn(&Sent) -> bool| flight.sent.iter().filter(|sent| which(sent)).count();
                 prop_assert_eq!(flight.lost, count(|sent| sent.lost));
-                prop_assert_eq!(flight.arrived, count(|sent| sent.arrived));
+                let segments = |which: fn(&&Sent) -> bool| flight.sent.iter().filter(which).map(|sent| sent.segments(100)).sum::<usize>();
+                prop_assert_eq!((flight.segments, flight.arrived), (segments(|_| true), segments(|sent| sent.arrived)));
+                prop_assert!(flight.sent.iter().zip(flight.sent.iter().skip(1)).all(|(one, next)| one.start < one.end && one.end == next.start));
                 prop_assert_eq!(flight.bytes, flight.sent.iter().filter(|sent| sent.is_in_flight()).map(Sent::len).sum::<usize>());
             }
         }

@@ -4,7 +4,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber, TcpTimestampRepr};
 
 use super::sequence::Seq;
-use super::socket::{ACKNOWLEDGEMENT_DELAY, Alarm, HEADERS, Socket, State};
+use super::socket::{ACKNOWLEDGEMENT_DELAY, Alarm, HEADERS, STAMP, Socket, State};
 use crate::stack::StreamError;
 
 /// The shortest wait before the last segment is probed for; peers may hold acknowledgements back for 40 ms.
@@ -21,6 +21,8 @@ pub(crate) struct Outgoing {
     pub(crate) header: TcpRepr<'static>,
     pub(crate) offset: usize,
     pub(crate) length: usize,
+    /// Bytes in each segment that the device is to cut it into, where it is longer.
+    pub(crate) segment: usize,
     /// It repeats what was sent before.
     pub(crate) again: bool,
 }
@@ -138,7 +140,7 @@ impl Socket {
     /// What to send again, or what is new.
     fn choose_data(&mut self, now: Instant) -> Option<Outgoing> {
         if core::mem::take(&mut self.send_probe) && !self.flight.is_empty() {
-            let outgoing = self.choose_new(usize::MAX, now);
+            let outgoing = self.choose_new(self.segment, now);
             return outgoing.or_else(|| self.flight.send_last(now).map(|range| self.compose_range(range, true, now)));
         }
         // After a timeout one segment is always allowed.
@@ -146,7 +148,8 @@ impl Socket {
         let repairs = core::mem::take(&mut self.repair);
         if self.flight.has_lost() && (self.flight.bytes() < allowed || self.flight.bytes() == 0 || repairs) {
             self.waiting_since = now;
-            return self.flight.send_lost(now).map(|range| self.compose_range(range, true, now));
+            let most = allowed.saturating_sub(self.flight.bytes()).min(self.most_at_once());
+            return self.flight.send_lost(most, now).map(|range| self.compose_range(range, true, now));
         }
         self.choose_new(allowed.saturating_sub(self.flight.bytes()), now)
     }
@@ -162,8 +165,11 @@ impl Socket {
         }
         let window = (self.una + self.peer_window).beyond(self.next);
         let probe = core::mem::take(&mut self.send_window_probe);
-        let mut length = unsent.min(self.segment).min(window).min(allowed);
-        if length < unsent.min(self.segment) {
+        let mut length = unsent.min(self.most_at_once()).min(window).min(allowed);
+        if length > self.segment {
+            // The last of several that are sent together is full too, unless it is the last there is.
+            length -= if length < unsent { length % self.segment } else { 0 };
+        } else if length < unsent.min(self.segment) {
             // Silly windows (RFC 9293, section 3.8.6.2.1): waits until a segment is full or half of the largest window is open.
             let worth = length >= self.largest_window / 2 && length > 0;
             if probe && window < unsent.min(self.segment) {
@@ -186,8 +192,15 @@ impl Socket {
             self.waiting_since = now;
             self.progress = now;
         }
-        self.flight.push(range.0, range.1, now);
+        self.flight.push(range.0, range.1, self.segment, now);
         Some(self.compose_range(range, false, now))
+    }
+
+    /// Bytes that may be sent at once, whole segments: one, or as many as the device cuts.
+    fn most_at_once(&self) -> usize {
+        let room = self.settings.largest_packet.saturating_sub(HEADERS + if self.stamps { STAMP } else { 0 });
+        let segments = (room / self.segment).min(MOST_SEGMENTS.saturating_sub(self.flight.segments()));
+        segments.max(1) * self.segment
     }
 
     /// The segment with the bytes of `range`, the FIN counted.
@@ -245,7 +258,7 @@ impl Socket {
             timestamp: self.stamps.then(|| TcpTimestampRepr::new(self.stamp(now), self.recent_stamp)),
             payload: &[],
         };
-        Outgoing { header, offset, length, again: false }
+        Outgoing { header, offset, length, segment: self.segment, again: false }
     }
 
     fn shift(&self) -> u8 {

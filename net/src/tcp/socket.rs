@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) remote_port: u16,
     /// The largest IP packet.
     pub(crate) mtu: usize,
+    /// The largest IP packet that the device cuts to the MTU; 0 when it cuts none.
+    pub(crate) largest_packet: usize,
     pub(crate) congestion_control: CongestionControl,
     pub(crate) least_rto: Duration,
     pub(crate) keep_alive: Duration,

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use core::task::{Context, Poll};
 
-use fogbow_net::frame::{ETHERNET_HEADER, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_net::frame::{Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, Offload};
 use fogbow_solo5::manifest::{Device, Properties};
 
 use crate::library;
@@ -25,7 +25,9 @@ impl Net {
     /// `None` when `device` is no usable network device.
     pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
         match device.properties {
-            Ok(Properties::Net { mac, mtu }) => Some(Self { info: FrameInfo { mac, mtu: usize::from(mtu) }, handle: device.handle, guest }),
+            Ok(Properties::Net { mac, mtu }) => {
+                Some(Self { info: FrameInfo { mac, mtu: usize::from(mtu), offload: Offload::default() }, handle: device.handle, guest })
+            }
             _ => None,
         }
     }
@@ -61,10 +63,10 @@ pub struct Receiver {
 }
 
 impl FrameReceiver for Receiver {
-    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
         // SAFETY: a device's handle is the one that the library gave for it: see `boot`.
         match unsafe { library::net_read(self.handle.into(), &mut self.buffer) } {
-            Some(length) => self.buffer.get_mut(..length).map(consume),
+            Some(length) => self.buffer.get_mut(..length).map(|frame| consume(frame, Checksums::Unknown)),
             None => {
                 self.guest.readiness.clear(self.handle);
                 None
@@ -90,7 +92,7 @@ impl FrameTransmitter for Transmitter {
         true
     }
 
-    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn transmit<R>(&mut self, length: usize, _: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         assert!(length <= self.limit, "a frame of {length} bytes exceeds the device's {}", self.limit);
         let frame = &mut self.buffer[..length];
         let result = fill(frame);

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use core::task::{Context, Poll};
 
-use fogbow_net::frame::{ETHERNET_HEADER, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_net::frame::{Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, Offload};
 use fogbow_solo5::manifest::{Device, Properties};
 
 use crate::hypercall;
@@ -33,7 +33,9 @@ impl Net {
     /// `None` when `device` is no usable network device.
     pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
         match device.properties {
-            Ok(Properties::Net { mac, mtu }) => Some(Self { info: FrameInfo { mac, mtu: usize::from(mtu) }, handle: device.handle, guest }),
+            Ok(Properties::Net { mac, mtu }) => {
+                Some(Self { info: FrameInfo { mac, mtu: usize::from(mtu), offload: Offload::default() }, handle: device.handle, guest })
+            }
             _ => None,
         }
     }
@@ -74,10 +76,10 @@ enum Source {
 }
 
 impl FrameReceiver for Receiver {
-    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
         match &mut self.source {
             Source::Hypercalls(buffer) => match hypercall::net_read(self.handle.into(), buffer) {
-                Ok(Some(length)) => buffer.get_mut(..length).map(consume),
+                Ok(Some(length)) => buffer.get_mut(..length).map(|frame| consume(frame, Checksums::Unknown)),
                 // Nothing waits, or the tender has lost the interface: either way it says when that changes.
                 Ok(None) | Err(_) => {
                     self.guest.readiness.clear(self.handle);
@@ -100,7 +102,7 @@ impl FrameReceiver for Receiver {
     }
 }
 
-fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
     guest.collect();
     let (arrived, doorbell) = guest.frames()?.receive(index);
     if doorbell {
@@ -108,7 +110,7 @@ fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnc
     }
     let arrived = arrived?;
     // SAFETY: the buffer is this function's until it is given back below. The lock is not held, since `consume` may send.
-    let result = consume(unsafe { arrived.buffer.bytes(arrived.length) });
+    let result = consume(unsafe { arrived.buffer.bytes(arrived.length) }, Checksums::Unknown);
     guest.frames()?.give_back(index, arrived);
     Some(result)
 }
@@ -148,7 +150,7 @@ impl FrameTransmitter for Transmitter {
         false
     }
 
-    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn transmit<R>(&mut self, length: usize, _: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         assert!(length <= self.limit, "a frame of {length} bytes exceeds the device's {}", self.limit);
         let Some(index) = self.index else {
             let frame = &mut self.buffer[..length];

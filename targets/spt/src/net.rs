@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use core::task::{Context, Poll};
 
-use fogbow_net::frame::{ETHERNET_HEADER, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_net::frame::{Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, Offload};
 use fogbow_solo5::manifest::{Device, Properties};
 
 use crate::platform::{self, Guest};
@@ -27,7 +27,7 @@ impl Net {
     pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
         match device.properties {
             Ok(Properties::Net { mac, mtu }) => Some(Self {
-                info: FrameInfo { mac, mtu: usize::from(mtu) },
+                info: FrameInfo { mac, mtu: usize::from(mtu), offload: Offload::default() },
                 handle: device.handle,
                 descriptor: Descriptor(device.host_descriptor),
                 guest,
@@ -67,11 +67,11 @@ pub struct Receiver {
 }
 
 impl FrameReceiver for Receiver {
-    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
         match system::read(self.descriptor, &mut self.buffer) {
             // A tap gives no empty frame: the network's process behind the descriptor has ended, and the descriptor stays ready for ever.
             Ok(0) => platform::network_is_gone(),
-            Ok(length) => self.buffer.get_mut(..length).map(consume),
+            Ok(length) => self.buffer.get_mut(..length).map(|frame| consume(frame, Checksums::Unknown)),
             // Nothing waits, or the host has taken the interface away: either way the host says when that changes.
             Err(_) => {
                 self.guest.readiness.clear(self.handle);
@@ -104,7 +104,7 @@ impl FrameTransmitter for Transmitter {
         true
     }
 
-    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn transmit<R>(&mut self, length: usize, _: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         assert!(length <= self.limit, "a frame of {length} bytes exceeds the device's {}", self.limit);
         let frame = &mut self.buffer[..length];
         let result = fill(frame);

@@ -7,7 +7,7 @@ use std::path::Path;
 use fogbow::arguments::{self, Argument, ArgumentError};
 use fogbow::{StartError, arguments::parse};
 use fogbow_block::{BlockInfo, Durability};
-use fogbow_net::{FrameInfo, MacAddress};
+use fogbow_net::{FrameInfo, MacAddress, Offload};
 use fogbow_tender::net::NetError;
 use fogbow_tender::options::NetSource;
 
@@ -78,7 +78,7 @@ pub fn net(name: &str) -> Result<Net, DeviceError> {
     let tap = parse::<String>(&format!("{name}-tap")).map_err(DeviceError::Argument)?;
     let device = fogbow_tender::net::open(&NetSource::Tap(tap)).map_err(DeviceError::Net)?;
     let mac = MacAddress(fogbow_tender::net::random_mac()?);
-    Ok(Net::new(device.descriptor, FrameInfo { mac, mtu: device.mtu.into() })?)
+    Ok(Net::new(device.descriptor, FrameInfo { mac, mtu: device.mtu.into(), offload: Offload::default() })?)
 }
 
 /// Opens the block device `name`: the file that `--NAME-file` names.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use fogbow_net::frame::ETHERNET_HEADER;
-use fogbow_net::{FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_net::{Checksums, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
 
 use crate::reactor::{Direction, Watched};
 
@@ -46,9 +46,9 @@ pub struct NetReceiver {
 }
 
 impl FrameReceiver for NetReceiver {
-    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
         match rustix::io::read(self.descriptor.io(), &mut self.frame[..]) {
-            Ok(length) if length > 0 => Some(consume(&mut self.frame[..length])),
+            Ok(length) if length > 0 => Some(consume(&mut self.frame[..length], Checksums::Unknown)),
             // Nothing waits, or the interface is down: in either case the next event tells.
             _ => {
                 self.descriptor.clear_ready(Direction::Read);
@@ -73,7 +73,7 @@ impl FrameTransmitter for NetTransmitter {
         true
     }
 
-    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn transmit<R>(&mut self, length: usize, _: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let frame = &mut self.frame[..length];
         let result = fill(frame);
         // A tap that takes no frame loses it, as a wire does.
