@@ -17,7 +17,7 @@ fn config(host: u8) -> Config {
 
 /// The byte of a stream at a place.
 fn byte(place: usize) -> u8 {
-    (place / 7 ^ place >> 11) as u8
+    ((place / 7) ^ (place >> 11)) as u8
 }
 
 /// Moves `length` bytes each way between two stacks at once. Gives how many frames the switch saw, and both stacks' statistics.
