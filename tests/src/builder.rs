@@ -62,10 +62,12 @@ impl Place {
     /// When the image does not build or start; [`Skip`] when the place is not to be had on this machine.
     pub fn start(self, image: &str, run: &Run<'_>) -> Result<Guest> {
         let path = self.image_with(image, run.build)?;
+        if self == Self::Virtio {
+            return boot(Some(&path), run);
+        }
         let mut command = match (self, run.namespace) {
-            (Self::Virtio, namespace) => qemu(namespace, &path, run)?,
             (Self::Unix | Self::UnixDirect, namespace) => command_in(namespace, &path),
-            (Self::Spt | Self::Hvt | Self::Genode, namespace) => {
+            (_, namespace) => {
                 if self == Self::Hvt {
                     require_kvm()?;
                 }
@@ -76,11 +78,6 @@ impl Place {
                 command
             }
         };
-        if self == Self::Virtio {
-            let line = [run.address(self), run.arguments.iter().map(|argument| (*argument).to_owned()).collect()].concat().join(" ");
-            command.args(["-append", &line]);
-            return Guest::start_in_qemu(command);
-        }
         command.args(run.address(self)).args(run.arguments);
         Guest::start(command)
     }
@@ -224,18 +221,24 @@ fn command_in(namespace: Option<&Namespace>, program: &Path) -> Command {
     }
 }
 
-/// The command that boots `image` in QEMU, but for its arguments.
-fn qemu(namespace: Option<&Namespace>, image: &Path, run: &Run<'_>) -> Result<Command> {
+/// Starts QEMU as [`Place::Virtio`] does, with the image at `kernel`, or with none where a disk among the tender's options has one.
+///
+/// # Errors
+/// When QEMU does not start; [`Skip`] when it is not to be had on this machine.
+pub fn boot(kernel: Option<&Path>, run: &Run<'_>) -> Result<Guest> {
     let found = Command::new(QEMU).arg("--version").output();
     found.map_err(|error| Skip(format!("{QEMU}: {error}")))?;
-    let mut command = command_in(namespace, Path::new(QEMU));
+    let mut command = command_in(run.namespace, Path::new(QEMU));
     if !run.tender.contains(&"-machine") {
         command.args(["-machine", "q35"]);
     }
     command.args(["-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-m", &run.memory.to_string()]).args(run.tender);
-    command.arg("-kernel").arg(image);
-    Ok(command)
+    if let Some(kernel) = kernel {
+        let arguments = run.address(Place::Virtio).into_iter().chain(run.arguments.iter().map(|argument| (*argument).to_owned()));
+        command.arg("-kernel").arg(kernel).args(["-append", &arguments.collect::<Vec<_>>().join(" ")]);
+    }
+    Guest::start_in_qemu(command)
 }
 
 const QEMU: &str = "qemu-system-x86_64";

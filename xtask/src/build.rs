@@ -3,15 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::application::Application;
 use crate::cli::BuildArgs;
 use crate::progress::{self, Progress};
-use crate::resolve::Resolved;
+use crate::resolve::{Resolved, Target};
 use crate::verify::{self, Verified};
 use crate::workspace::Workspace;
-use crate::{compile, files, generate, genode};
+use crate::{compile, disk, files, generate, genode};
 
 /// A built image, or on unix a program.
 #[derive(Clone, Debug)]
@@ -55,4 +55,16 @@ pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress
     let size = stripped.len() as u64;
     progress.say("Built", format_args!("{}, {}, in {}", files::display(&path), progress::size(size), progress.elapsed()));
     Ok(Built { application, resolved, generated: generated.directory, path, size, verified })
+}
+
+/// Writes the disk that boots an image with these arguments, and gives its path.
+pub(crate) fn disk(built: &Built, arguments: &[String], progress: &Progress) -> anyhow::Result<PathBuf> {
+    let target = built.resolved.target;
+    ensure!(target == Target::Virtio, "--disk is for virtio, whose machines boot disks: {target} has no such thing");
+    let image = fs::read(&built.path).with_context(|| format!("cannot read {}", built.path.display()))?;
+    let bytes = disk::disk(&built.path, &image, arguments)?;
+    let path = built.path.with_extension(format!("{target}.img"));
+    files::write_if_changed(&path, &bytes)?;
+    progress.say("Wrote", format_args!("{}, {}", files::display(&path), progress::size(bytes.len() as u64)));
+    Ok(path)
 }

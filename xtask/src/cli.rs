@@ -28,6 +28,12 @@ pub(crate) enum Command {
     Build {
         #[command(flatten)]
         build: BuildArgs,
+        /// Write a disk as well that boots the image by GRUB: dist/NAME.virtio.img
+        #[arg(long)]
+        disk: bool,
+        /// The image's own arguments, for the disk
+        #[arg(last = true)]
+        arguments: Vec<String>,
     },
     /// Build an application and run it
     Run(RunArgs),
@@ -109,6 +115,9 @@ pub(crate) struct RunArgs {
     /// The image's memory in megabytes
     #[arg(long, value_name = "MB")]
     pub(crate) mem: Option<u32>,
+    /// Boot from a disk, as `build --disk` writes it (virtio)
+    #[arg(long)]
+    pub(crate) disk: bool,
     /// Let the machine wait for gdb on port 1234 before its first instruction (virtio)
     #[arg(long)]
     pub(crate) gdb: bool,

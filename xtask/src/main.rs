@@ -19,6 +19,7 @@ mod clean;
 mod cli;
 mod compile;
 mod describe;
+mod disk;
 mod files;
 mod generate;
 mod genode;
@@ -56,7 +57,14 @@ fn execute(command: &Command, progress: &Progress) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     match command {
         Command::New { path } => new::create(&workspace, path, progress)?,
-        Command::Build { build } => println!("{}", files::display(&build::build(&workspace, build, progress)?.path)),
+        Command::Build { build, disk, arguments } => {
+            anyhow::ensure!(*disk || arguments.is_empty(), "arguments are for --disk: an image without one gets them when it is run");
+            let built = build::build(&workspace, build, progress)?;
+            println!("{}", files::display(&built.path));
+            if *disk {
+                println!("{}", files::display(&build::disk(&built, arguments, progress)?));
+            }
+        }
         Command::Run(run) => return run::run(&workspace, run, progress),
         Command::Describe { build, json } => {
             let description = describe::Description::new(&build::build(&workspace, build, progress)?)?;

@@ -37,6 +37,7 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
         ensure!(args.tender.is_none() || target == Target::Unix, "--tender is for spt and hvt: {target} images run in QEMU");
     }
     ensure!(!args.gdb || target == Target::Virtio, "--gdb is for virtio, whose machine QEMU can stop: {target} has no such thing");
+    ensure!(!args.disk || target == Target::Virtio, "--disk is for virtio, whose machines boot disks: {target} has no such thing");
     let mut build = args.build.clone();
     build.stack.extend(implied_stacks(&Application::find(workspace, &build.app)?.manifest, args));
     let built = build::build(workspace, &build, progress)?;
@@ -44,8 +45,11 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
     // After all that takes long, so that a port that is free now is free when it is bound.
     let plan = Plan::new(&built.resolved, args, ports::is_free)?;
     disks::prepare(&args.block, args.create, progress)?;
-    let mut command =
-        if target == Target::Virtio { qemu::command(&built.path, args, &line(&plan.arguments)?) } else { command(&built, tender, &plan)? };
+    let mut command = match target {
+        Target::Virtio if args.disk => qemu::command(&qemu::Boot::Disk(&build::disk(&built, &plan.arguments, progress)?), args),
+        Target::Virtio => qemu::command(&qemu::Boot::Kernel(&built.path, &line(&plan.arguments)?), args),
+        _ => command(&built, tender, &plan)?,
+    };
     progress.say("Running", shell_line(&command));
     if !progress.is_quiet() {
         plan.places.iter().for_each(|place| eprintln!("{place}"));

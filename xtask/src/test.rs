@@ -18,9 +18,16 @@ use crate::{build, tender};
 /// The package that boots images.
 const IMAGE_TESTS: &str = "fogbow-tests";
 
-/// Programs that the tests of images run, with Debian's package of each.
-const PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("curl", "curl"), ("ping", "iputils-ping"), ("qemu-system-x86_64", "qemu-system-x86")];
+/// Programs and files that the tests of images need, with Debian's package of each.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("ping", "iputils-ping"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("grub-mkimage", "grub-common"),
+    ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
+    ("virt-xml-validate", "libvirt-clients"),
+];
 
 /// A check that is made before anything is run.
 struct Check {

@@ -7,7 +7,7 @@ use core::panic::PanicInfo;
 
 use fogbow::console::ChunkWriter;
 use fogbow::heap::Heap;
-use fogbow::{Image, StartError, arguments, status};
+use fogbow::{Image, StartError, arguments, log, status};
 use fogbow_solo5::layout::command_line;
 
 use crate::platform::Machine;
@@ -41,6 +41,13 @@ where
     match unsafe { prepare(heap) } {
         Ok((machine, boot)) => {
             let line = command_line(boot.command_line());
+            let start = || {
+                let start = start();
+                async {
+                    log::debug!("started by {}, {} MiB of memory", boot.protocol, boot.layout.memory() >> 20);
+                    start.await
+                }
+            };
             power::end(fogbow::run(Rc::new(machine), image, arguments::split(&line), start))
         }
         Err(error) => {
@@ -55,12 +62,16 @@ where
 /// As [`run`].
 unsafe fn prepare(heap: &'static Heap) -> Result<(Machine, &'static entry::Boot), BootError> {
     let boot = entry::boot().ok_or(BootError::Entry)?;
-    let (start, size) = (boot.layout.heap.start as usize, (boot.layout.heap_end() - boot.layout.heap.start) as usize);
-    // SAFETY: the page tables map this range, readable and writable, and nothing else lies there.
-    unsafe { heap.claim(core::ptr::with_exposed_provenance_mut(start), size) };
+    let mut size = 0;
+    for range in boot.layout.heaps() {
+        let length = (range.end - range.start) as usize;
+        // SAFETY: the page tables map this range, readable and writable, and nothing else lies there.
+        unsafe { heap.claim(core::ptr::with_exposed_provenance_mut(range.start as usize), length) };
+        size += length;
+    }
     apic::set_up();
     let frequencies = clock::measure().ok_or(BootError::Clock)?;
-    Ok((Machine::new(heap, size, boot.layout.heap.end as usize, frequencies), boot))
+    Ok((Machine::new(heap, size, boot.layout.memory() as usize, frequencies), boot))
 }
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].

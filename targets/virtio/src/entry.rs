@@ -4,6 +4,8 @@ use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::fmt::Write as _;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use fogbow::console::ChunkWriter;
 use fogbow_x86::entry::{self, Prepared};
@@ -12,18 +14,19 @@ use fogbow_x86::layout::{Given, HIGHEST, Layout};
 use fogbow_x86::paging::{LARGE_PAGE, PAGE};
 use fogbow_x86::program::{Handlers, Program};
 
-use crate::loader::{self, COMMAND_LINE_SIZE, Reach};
+use crate::loader::{self, COMMAND_LINE_SIZE, Protocol, Reach};
 use crate::{apic, ports, power, serial};
 
 /// What the image does about faults.
 pub const HANDLERS: Handlers = Handlers { report, last_words };
 
 /// The part of low memory where firmware leaves its tables (ACPI 6.5, section 5.2.5.1).
-pub(crate) const FIRMWARE: core::ops::Range<u64> = 0xe_0000..0x10_0000;
+pub(crate) const FIRMWARE: Range<u64> = 0xe_0000..0x10_0000;
 
 /// What the image knows when its main function begins.
 pub(crate) struct Boot {
     pub(crate) layout: Layout,
+    pub(crate) protocol: Protocol,
     /// ACPI's root pointer as the loader knows it, or zero.
     pub(crate) root_pointer: u64,
     command_line: [u8; COMMAND_LINE_SIZE],
@@ -85,6 +88,9 @@ unsafe extern "C" fn last_words() -> ! {
 
 static LAST_WORDS: [u8; 40] = *b"fault: another fault while reporting it\n";
 
+/// Not zero when a multiboot loader started the image: written by the first instructions.
+pub(crate) static BY_MULTIBOOT: AtomicU8 = AtomicU8::new(0);
+
 /// The lowest address that a loader may use: QEMU's leaves its memory map in the first page, where nothing but the null pointer is out of bounds.
 const LOWEST: u64 = 8;
 
@@ -102,25 +108,27 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
     }
     serial::set_up();
     let image = program.start.addr() as u64..program.end.addr() as u64;
-    let reach = Reach {
-        start: LOWEST,
-        // SAFETY: the tables of the entry code map all memory up to here, and what the loader left below the image stays as it is.
-        bytes: unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(LOWEST as usize), (image.start - LOWEST) as usize) },
+    // SAFETY: the tables of the entry code map all memory up to there, and what the loader left beside the image stays as it is until the tables are laid out.
+    let bytes = |range: Range<u64>| unsafe {
+        core::slice::from_raw_parts(core::ptr::with_exposed_provenance(range.start as usize), (range.end - range.start) as usize)
     };
-    let said = match loader::read(info.addr() as u64, &image, reach) {
+    let reach = Reach([LOWEST..image.start, image.end..entry::REACH].map(|range| (range.start, bytes(range))));
+    let protocol = if BY_MULTIBOOT.load(Ordering::Relaxed) == 0 { Protocol::Pvh } else { Protocol::Multiboot };
+    let said = match loader::read(protocol, info.addr() as u64, &image, reach) {
         Ok(said) => said,
         Err(error) => fail(&error),
     };
+    // A copy: the loader's may lie where the page tables are built.
+    let (mut command_line, command_line_length) = ([0; COMMAND_LINE_SIZE], said.command_line.len());
+    command_line[..command_line_length].copy_from_slice(said.command_line);
     let memory = said.memory.min(HIGHEST - LARGE_PAGE) / PAGE * PAGE;
     // What lies beyond the memory up to 4 GiB are ACPI's tables and the devices.
-    let given = Given { memory, handed_over: FIRMWARE, shared: Some(memory..HIGHEST) };
+    let given = Given { memory, handed_over: FIRMWARE, shared: Some(memory..HIGHEST), high: said.high };
     // SAFETY: this is the program's `prepare`, which runs once.
     match unsafe { entry::prepare(program, &given) } {
         Ok(Prepared { layout, root }) => {
             let stack_end = layout.stack.end;
-            let mut boot =
-                Boot { layout, root_pointer: said.root_pointer, command_line: [0; _], command_line_length: said.command_line.len() };
-            boot.command_line[..said.command_line.len()].copy_from_slice(said.command_line);
+            let boot = Boot { layout, protocol, root_pointer: said.root_pointer, command_line, command_line_length };
             // SAFETY: nothing has read it yet; nothing on this stack is used again.
             unsafe {
                 *BOOT.0.get() = Some(boot);

@@ -1,6 +1,7 @@
-//! The virtio target: an image that QEMU starts by `-kernel` on the machines `pc`, `q35` and `microvm`, or another monitor that loads by PVH.
+//! The virtio target: an image that QEMU starts by `-kernel` on the machines `pc`, `q35` and `microvm`, or another monitor that loads by PVH, or a loader
+//! such as GRUB by multiboot.
 //!
-//! The monitor loads the image and starts it in 32-bit protected mode (PVH: `xen/include/public/arch-x86/hvm/start_info.h` of Xen). The image goes to
+//! The loader starts the image in 32-bit protected mode (PVH: `xen/include/public/arch-x86/hvm/start_info.h` of Xen). The image goes to
 //! 64-bit mode and, as on hvt, drops to ring 3 for good under page tables of its own (`fogbow-x86` says how). From there it reaches its devices
 //! directly: the map of ports in the task state segment allows those that [`mod@ports`] names, which costs nothing where `IOPL` or a service in ring 0
 //! would cost either all ports or a trap for each access; and the addresses of memory-mapped devices are mapped for it, readable and writable.
@@ -9,7 +10,7 @@
 //! nowhere else. An image is therefore never interrupted in its own code: an interrupt does nothing but end the halt, and none is lost between the
 //! last look at a device and the halt, as it stays pending in the interrupt controller until then.
 //!
-//! Limits: x86-64, one processor, memory below 4 GiB in one piece with the first MiB; a 16550 console; no virtio devices yet.
+//! Limits: x86-64, one processor, memory in two pieces, one from the first MiB on and one from 4 GiB on; a 16550 console; no virtio devices yet.
 #![no_std]
 
 extern crate alloc;
@@ -32,7 +33,7 @@ pub mod private {
     //! What [`image!`](crate::image) expands to.
     pub use crate::boot::{end_after_panic, run};
     pub use crate::entry::{HANDLERS, prepare};
-    pub use crate::loader::EntryNote;
+    pub use crate::loader::{multiboot::enter as enter_by_multiboot, pvh::EntryNote};
     pub use core;
     pub use fogbow;
     pub use fogbow_solo5;
@@ -40,7 +41,7 @@ pub mod private {
     pub use fogbow_x86::program;
 }
 
-/// Makes the crate it is in an image for virtual machines: entry code, allocator, panic handler and the PVH note.
+/// Makes the crate it is in an image for virtual machines: entry code, allocator, panic handler, the PVH note and the multiboot entry.
 ///
 /// `start` is an `async fn() -> Result<(), fogbow::StartError>`. The crate is `#![no_std]` and `#![no_main]`, and linked with this crate's `image.ld`.
 ///
@@ -61,7 +62,7 @@ macro_rules! image {
         $crate::private::fogbow_solo5::memory_functions!();
 
         const _: () = {
-            use $crate::private::{EntryNote, HANDLERS, core, enter_from_32_bits, prepare, program, run};
+            use $crate::private::{EntryNote, HANDLERS, core, enter_by_multiboot, enter_from_32_bits, prepare, program, run};
 
             program! { PROGRAM, main: main, prepare: prepare, handlers: HANDLERS }
 
@@ -80,6 +81,23 @@ macro_rules! image {
                     ".code64",
                     program = sym PROGRAM,
                     enter = sym enter_from_32_bits,
+                )
+            }
+
+            // Named by the header in `image.ld`.
+            #[unsafe(naked)]
+            #[unsafe(no_mangle)]
+            #[unsafe(link_section = ".text.fogbow.entry")]
+            unsafe extern "C" fn _start_by_multiboot() -> ! {
+                core::arch::naked_asm!(
+                    ".code32",
+                    "lea eax, [{start}]",
+                    "lea ebp, [{program}]",
+                    "jmp {enter}",
+                    ".code64",
+                    start = sym fogbow_text_start,
+                    program = sym PROGRAM,
+                    enter = sym enter_by_multiboot,
                 )
             }
 

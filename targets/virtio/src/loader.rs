@@ -1,42 +1,14 @@
-//! What the loader says (PVH: `struct hvm_start_info` in `xen/include/public/arch-x86/hvm/start_info.h`): memory, command line, where ACPI is.
+//! What the loader says: memory, command line, where ACPI is. One module for each protocol.
 //!
 //! All of it is input: addresses and lengths are checked against what can be read before they are followed.
 
 use core::fmt;
 use core::ops::Range;
 
-/// The note by which a loader finds where to begin in 32-bit mode: `XEN_ELFNOTE_PHYS32_ENTRY` (`xen/include/public/elfnote.h`).
-///
-/// Aligned to four bytes as notes are: loaders take the alignment from the program header.
-#[derive(Debug)]
-#[repr(C, packed(4))]
-pub struct EntryNote {
-    name_size: u32,
-    description_size: u32,
-    kind: u32,
-    name: [u8; 4],
-    entry: unsafe extern "C" fn() -> !,
-}
+use fogbow_x86::layout::HIGHEST;
 
-impl EntryNote {
-    /// The loader jumps to `entry`, code of 32 bits, with the address of its information in EBX.
-    #[must_use]
-    pub const fn new(entry: unsafe extern "C" fn() -> !) -> Self {
-        Self { name_size: 4, description_size: 8, kind: 18, name: *b"Xen\0", entry }
-    }
-}
-
-/// `XEN_HVM_START_MAGIC_VALUE`.
-const MAGIC: u32 = 0x336e_c578;
-
-/// Bytes of the structure, with the memory map that version 1 brought.
-const INFO_SIZE: usize = 56;
-
-/// Bytes of an entry of the memory map (`struct hvm_memmap_table_entry`).
-const ENTRY_SIZE: usize = 24;
-
-/// `XEN_HVM_MEMMAP_TYPE_RAM`.
-const RAM: u32 = 1;
+pub(crate) mod multiboot;
+pub(crate) mod pvh;
 
 /// Entries of a memory map that are looked at.
 const MAX_ENTRIES: u32 = 128;
@@ -44,12 +16,28 @@ const MAX_ENTRIES: u32 = 128;
 /// The greatest length of a command line in bytes, its terminator included.
 pub(crate) const COMMAND_LINE_SIZE: usize = 4096;
 
+/// By which protocol an image was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Pvh,
+    Multiboot,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pvh => "PVH",
+            Self::Multiboot => "multiboot",
+        })
+    }
+}
+
 /// Why an image cannot start with what its loader says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LoaderError {
     /// It is not where it should be, or not a start-of-day structure.
     Unknown,
-    /// It has no memory map: its version is 0.
+    /// It has no memory map.
     NoMemoryMap,
     /// Something that it refers to lies where it cannot be read: at this address.
     OutOfReach(u64),
@@ -62,12 +50,14 @@ pub(crate) enum LoaderError {
 impl fmt::Display for LoaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("it was not started by PVH: use qemu-system-x86_64 -kernel"),
-            Self::NoMemoryMap => {
-                f.write_str("the loader gives no memory map: it needs version 1 of PVH's start information (QEMU 4.0 or later)")
+            Self::Unknown => {
+                f.write_str("it was started neither by PVH nor by multiboot: use qemu-system-x86_64 -kernel, or GRUB's multiboot")
             }
+            Self::NoMemoryMap => f.write_str(
+                "the loader gives no memory map: it needs version 1 of PVH's start information (QEMU 4.0 or later), or multiboot 1",
+            ),
             Self::OutOfReach(address) => {
-                write!(f, "the loader's information at {address:#x} is out of reach: it should lie below the image")
+                write!(f, "the loader's information at {address:#x} is out of reach: it should lie below 1 GiB, beside the image")
             }
             Self::LongCommandLine => write!(f, "the command line is longer than {} bytes: shorten it", COMMAND_LINE_SIZE - 1),
             Self::NoMemory => f.write_str("the loader's memory map has no memory where the image lies"),
@@ -78,33 +68,42 @@ impl fmt::Display for LoaderError {
 impl core::error::Error for LoaderError {}
 
 /// What the loader says, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Said<'a> {
     /// Where the memory ends that the image lies in.
     pub(crate) memory: u64,
+    /// The largest piece of memory from 4 GiB on.
+    pub(crate) high: Option<Range<u64>>,
     /// The command line, without its terminator.
     pub(crate) command_line: &'a [u8],
     /// The address of ACPI's root pointer; zero if the loader gives none.
     pub(crate) root_pointer: u64,
 }
 
-/// Memory that may be read: the bytes from 0 on.
+/// Memory that may be read: what lies below the image, and beyond it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reach<'a> {
-    /// Where `bytes` begins.
-    pub(crate) start: u64,
-    pub(crate) bytes: &'a [u8],
-}
+pub(crate) struct Reach<'a>(pub(crate) [(u64, &'a [u8]); 2]);
 
 impl<'a> Reach<'a> {
     /// All bytes from `address` on.
     fn from(self, address: u64) -> Result<&'a [u8], LoaderError> {
-        let offset = address.checked_sub(self.start).and_then(|offset| usize::try_from(offset).ok());
-        offset.and_then(|offset| self.bytes.get(offset..)).ok_or(LoaderError::OutOfReach(address))
+        let within = |(start, bytes): (u64, &'a [u8])| bytes.get(usize::try_from(address.checked_sub(start)?).ok()?..);
+        self.0.into_iter().filter_map(within).find(|bytes| !bytes.is_empty()).ok_or(LoaderError::OutOfReach(address))
     }
 
     fn exactly<const SIZE: usize>(self, address: u64) -> Result<&'a [u8; SIZE], LoaderError> {
         self.from(address)?.first_chunk().ok_or(LoaderError::OutOfReach(address))
+    }
+
+    /// The text at `address`, which ends with a zero byte; none at address 0.
+    fn text(self, address: u64) -> Result<&'a [u8], LoaderError> {
+        if address == 0 {
+            return Ok(&[]);
+        }
+        let bytes = self.from(address)?;
+        let bytes = &bytes[..bytes.len().min(COMMAND_LINE_SIZE)];
+        let length = bytes.iter().position(|byte| *byte == 0).ok_or(LoaderError::LongCommandLine)?;
+        Ok(&bytes[..length])
     }
 }
 
@@ -112,111 +111,72 @@ impl<'a> Reach<'a> {
 ///
 /// # Errors
 /// [`LoaderError`].
-pub(crate) fn read<'a>(info: u64, image: &Range<u64>, reach: Reach<'a>) -> Result<Said<'a>, LoaderError> {
-    let info: &[u8; INFO_SIZE] = reach.exactly(info).map_err(|_| LoaderError::Unknown)?;
-    if word(info, 0) != MAGIC {
-        return Err(LoaderError::Unknown);
+pub(crate) fn read<'a>(protocol: Protocol, info: u64, image: &Range<u64>, reach: Reach<'a>) -> Result<Said<'a>, LoaderError> {
+    match protocol {
+        Protocol::Pvh => pvh::read(info, image, reach),
+        Protocol::Multiboot => multiboot::read(info, image, reach),
     }
-    if word(info, 4) == 0 {
-        return Err(LoaderError::NoMemoryMap);
-    }
-    let command_line = match long(info, 24) {
-        0 => &[],
-        address => {
-            let bytes = reach.from(address)?;
-            let bytes = &bytes[..bytes.len().min(COMMAND_LINE_SIZE)];
-            let length = bytes.iter().position(|byte| *byte == 0).ok_or(LoaderError::LongCommandLine)?;
-            &bytes[..length]
-        }
-    };
-    let (map, entries) = (long(info, 40), word(info, 48));
-    for index in 0..entries.min(MAX_ENTRIES) {
-        let entry: &[u8; ENTRY_SIZE] = reach.exactly(map.saturating_add(u64::from(index) * ENTRY_SIZE as u64))?;
-        let (start, end) = (long(entry, 0), long(entry, 0).saturating_add(long(entry, 8)));
-        if word(entry, 16) == RAM && start <= image.start && end >= image.end {
-            return Ok(Said { memory: end, command_line, root_pointer: long(info, 32) });
-        }
-    }
-    Err(LoaderError::NoMemory)
 }
 
-/// The 32 bits at `at`, which lie within `bytes`.
+/// What is looked for in a memory map: the piece that holds the image, and the largest from 4 GiB on.
+struct Search<'a> {
+    image: &'a Range<u64>,
+    memory: Option<u64>,
+    high: Option<Range<u64>>,
+}
+
+impl<'a> Search<'a> {
+    const fn new(image: &'a Range<u64>) -> Self {
+        Self { image, memory: None, high: None }
+    }
+
+    /// Looks at a piece of memory.
+    fn see(&mut self, start: u64, size: u64) {
+        let end = start.saturating_add(size);
+        if start <= self.image.start && end >= self.image.end {
+            self.memory = Some(end);
+        }
+        let length = |piece: &Range<u64>| piece.end - piece.start;
+        let high = start.max(HIGHEST)..end;
+        if high.start < high.end && self.high.as_ref().is_none_or(|found| length(found) < length(&high)) {
+            self.high = Some(high);
+        }
+    }
+}
+
 fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-/// The 64 bits at `at`, which lie within `bytes`.
 fn long(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-    use std::vec;
-    use std::vec::Vec;
 
-    const IMAGE: Range<u64> = 0x10_0000..0x20_0000;
-
-    /// Start information at 0x1000, with a map of one entry for low memory and one from 1 MiB to `memory`, and a command line.
-    fn memory(memory: u64, line: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0; 0x4000];
-        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(0x1000, &MAGIC.to_le_bytes());
-        put(0x1004, &1_u32.to_le_bytes());
-        put(0x1018, &0x2000_u64.to_le_bytes());
-        put(0x1020, &0xe_0014_u64.to_le_bytes());
-        put(0x1028, &0x1100_u64.to_le_bytes());
-        put(0x1030, &2_u32.to_le_bytes());
-        for (index, (start, end)) in [(0, 0x9_fc00), (0x10_0000, memory)].into_iter().enumerate() {
-            let at = 0x1100 + index * ENTRY_SIZE;
-            put(at, &u64::to_le_bytes(start));
-            put(at + 8, &u64::to_le_bytes(end - start));
-            put(at + 16, &RAM.to_le_bytes());
+    #[test]
+    fn reach_is_what_lies_beside_the_image() {
+        let reach = Reach([(0x10, b"low\0"), (0x100, b"high")]);
+        assert_eq!([reach.text(0), reach.text(0x11)], [Ok(&b""[..]), Ok(&b"ow"[..])]);
+        assert_eq!(reach.exactly::<4>(0x100), Ok(b"high"));
+        assert_eq!(reach.exactly::<4>(0x101), Err(LoaderError::OutOfReach(0x101)));
+        assert_eq!(reach.text(0x100), Err(LoaderError::LongCommandLine));
+        for address in [0xf, 0x14, 0x80, 0x104, u64::MAX] {
+            assert_eq!(reach.from(address), Err(LoaderError::OutOfReach(address)));
         }
-        put(0x2000, line);
-        bytes
-    }
-
-    fn read_from(bytes: &[u8]) -> Result<Said<'_>, LoaderError> {
-        read(0x1000, &IMAGE, Reach { start: 0, bytes })
     }
 
     #[test]
-    fn memory_and_command_line_are_found() {
-        let bytes = memory(64 << 20, b"--a=1 b\0c");
-        assert_eq!(read_from(&bytes), Ok(Said { memory: 64 << 20, command_line: b"--a=1 b", root_pointer: 0xe_0014 }));
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        let good = memory(64 << 20, b"\0");
-        let changed = |at: usize, value: &[u8]| {
-            let mut bytes = good.clone();
-            bytes[at..at + value.len()].copy_from_slice(value);
-            bytes
-        };
-        assert_eq!(read_from(&changed(0x1000, &[0])), Err(LoaderError::Unknown));
-        assert_eq!(read_from(&good[..0x1010]), Err(LoaderError::Unknown));
-        assert_eq!(read_from(&changed(0x1004, &[0])), Err(LoaderError::NoMemoryMap));
-        assert_eq!(read_from(&changed(0x1018, &u64::MAX.to_le_bytes())), Err(LoaderError::OutOfReach(u64::MAX)));
-        assert_eq!(read_from(&changed(0x1028, &(u64::MAX - 8).to_le_bytes())), Err(LoaderError::OutOfReach(u64::MAX - 8)));
-        assert_eq!(read_from(&changed(0x1128, &[2])), Err(LoaderError::NoMemory));
-        assert_eq!(read_from(&memory(0x1f_ffff, b"\0")), Err(LoaderError::NoMemory));
-        assert_eq!(read_from(&memory(64 << 20, &[b'a'; COMMAND_LINE_SIZE])), Err(LoaderError::LongCommandLine));
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_that_a_loader_says_is_followed_out_of_reach(
-            changes in prop::collection::vec((0x1000_usize..0x1200, any::<u8>()), 0..40), info in prop_oneof![Just(0x1000_u64), any::<u64>()],
-        ) {
-            let mut bytes = memory(64 << 20, b"line\0");
-            for (at, value) in changes {
-                bytes[at] = value;
-            }
-            let _ = read(info, &IMAGE, Reach { start: 0, bytes: &bytes });
+    fn the_largest_piece_beyond_4_gib_counts() {
+        let image = 0x10_0000..0x20_0000;
+        let mut search = Search::new(&image);
+        for (start, end) in [(0, 0x9_fc00), (0x10_0000, 3 << 30), (4 << 30, 5 << 30), (8 << 30, 16 << 30), (20 << 30, 21 << 30)] {
+            search.see(start, end - start);
         }
+        assert_eq!((search.memory, search.high.clone()), (Some(3 << 30), Some(8 << 30..16 << 30)));
+        search.see(16 << 30, u64::MAX);
+        assert_eq!(search.high, Some(16 << 30..u64::MAX));
     }
 }

@@ -33,7 +33,7 @@ use crate::program::{Handlers, Program};
 
 mod from_32_bits;
 
-pub use from_32_bits::enter_from_32_bits;
+pub use from_32_bits::{REACH, enter_from_32_bits};
 
 /// From ring 0 to [`Program::prepare`]: what the first instructions of an image jump to.
 ///

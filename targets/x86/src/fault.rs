@@ -93,6 +93,7 @@ fn part(address: u64, layout: &Layout) -> Option<&'static str> {
         (&layout.guard, "guard page"),
         (&layout.stack, "stack"),
         (&layout.heap, "heap"),
+        (layout.high.as_ref().unwrap_or(&(0..0)), "heap"),
     ];
     parts.into_iter().find(|(range, _)| range.contains(&address)).map(|(_, name)| name)
 }
@@ -137,7 +138,7 @@ mod tests {
             end: 0x14_0000,
             ring0: 0x13_0000,
         };
-        Layout::new(&parts, &Given { memory: 16 << 20, handed_over: 0x1_0000..0x1_3000, shared: None }).unwrap()
+        Layout::new(&parts, &Given { memory: 16 << 20, handed_over: 0x1_0000..0x1_3000, shared: None, high: None }).unwrap()
     }
 
     fn says(vector: u64, error_code: u64, address: u64) -> std::string::String {

@@ -2,18 +2,19 @@
 //!
 //! From low to high: nothing; what the host handed over (boot information, manifest, command line, tables); nothing; the image's code and constants;
 //! a guard page; the stack, growing down towards it; the image's data; page tables; the heap up to the end of memory; and, beyond what the host calls
-//! memory, what it shares with the image: a ring, or devices. The image's own part is as the target's `image.ld` lays it out.
+//! memory, what it shares with the image: a ring, or devices; then more heap, where memory goes on above 4 GiB. The image's own part is as the target's
+//! `image.ld` lays it out.
 
 use core::fmt;
 use core::ops::Range;
 
-use crate::paging::{Access, LARGE_PAGE, PAGE, PageTables, PagingError, Table, tables_needed};
+use crate::paging::{Access, LARGE_PAGE, PAGE, PageTables, PagingError, SPAN, Table, tables_needed};
 
 /// The least heap that an image starts with, in bytes.
 pub const MIN_HEAP: u64 = 64 << 10;
 
-/// Hypercalls of hvt carry addresses of 32 bits (`hvt_do_hypercall` in `hvt_abi.h`), and so do the tables that the entry code makes: no memory beyond
-/// them is used.
+/// Where the memory ends that the image lies in: hypercalls of hvt carry addresses of 32 bits (`hvt_do_hypercall` in `hvt_abi.h`), and a PC has its devices
+/// below. Memory that goes on beyond is [`Given::high`].
 pub const HIGHEST: u64 = 1 << 32;
 
 /// What the linker and the image's own statics say. All are addresses of pages, and all but the last ascend.
@@ -44,6 +45,8 @@ pub struct Given {
     pub handed_over: Range<u64>,
     /// What is shared with the host, such as a ring or devices, beyond the memory.
     pub shared: Option<Range<u64>>,
+    /// Memory from [`HIGHEST`] on; what of it lies beyond [`SPAN`] is not used.
+    pub high: Option<Range<u64>>,
 }
 
 /// Where everything lies: ranges of whole pages.
@@ -69,6 +72,8 @@ pub struct Layout {
     pub heap: Range<u64>,
     /// What is shared with the host.
     pub shared: Option<Range<u64>>,
+    /// More heap, from [`HIGHEST`] on.
+    pub high: Option<Range<u64>>,
 }
 
 /// Why an image cannot run with what the host gave it.
@@ -123,9 +128,11 @@ impl Layout {
         {
             return Err(LayoutError::BadShare(shared.clone()));
         }
-        let end = shared.as_ref().map_or(memory, |shared| shared.end);
-        // Two mappings reach beyond the place of the tables: the heap and what is shared.
-        let tables = parts.end..parts.end + PAGE * tables_needed(parts.end + LARGE_PAGE, end, 2);
+        let high = given.high.clone().map(|high| page_up(high.start.max(HIGHEST))..page_down(high.end.min(SPAN)));
+        let high = high.filter(|high| !high.is_empty());
+        let end = [&high, &shared].into_iter().flatten().next().map_or(memory, |last| last.end);
+        // Three mappings reach beyond the place of the tables: the heap, what is shared, and more heap.
+        let tables = parts.end..parts.end + PAGE * tables_needed(parts.end + LARGE_PAGE, end, 3);
         let needed = tables.end + MIN_HEAP + PAGE;
         if memory < needed {
             return Err(LayoutError::TooLittleMemory { given: given.memory, needed });
@@ -141,6 +148,7 @@ impl Layout {
             heap: tables.end..memory,
             tables,
             shared,
+            high,
         })
     }
 
@@ -148,6 +156,17 @@ impl Layout {
     #[must_use]
     pub const fn heap_end(&self) -> u64 {
         self.heap.end - PAGE
+    }
+
+    /// The ranges that the allocator gets.
+    pub fn heaps(&self) -> impl Iterator<Item = Range<u64>> {
+        [Some(self.heap.start..self.heap_end()), self.high.clone()].into_iter().flatten()
+    }
+
+    /// Bytes of memory, what lies below the image included.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.heap.end + self.high.as_ref().map_or(0, |high| high.end - high.start)
     }
 
     /// Builds the page tables in `tables`, which are those that lie at [`tables`](Self::tables), and gives the root's address.
@@ -168,6 +187,7 @@ impl Layout {
             (self.tables.clone(), Access::Ring0),
             (self.heap.clone(), Access::ReadWrite),
             (shared, Access::ReadWrite),
+            (self.high.clone().unwrap_or(0..0), Access::ReadWrite),
         ];
         for (range, access) in parts {
             page_tables.map(range.start, range.end, access)?;
@@ -202,17 +222,19 @@ mod tests {
     }
 
     fn given(memory: u64, ring: bool) -> Given {
-        Given { memory, handed_over: 0x1_0000..0x1_3a50, shared: ring.then(|| memory..memory + RING) }
+        Given { memory, handed_over: 0x1_0000..0x1_3a50, shared: ring.then(|| memory..memory + RING), high: None }
     }
 
     proptest! {
         #[test]
         fn whatever_fits_is_laid_out_without_overlap_and_the_tables_suffice(
             code in 1_u64..3000, constants in 0_u64..3000, data in 2_u64..3000, memory in 512_u64..(4 << 18) - 13, ring in any::<bool>(),
+            high in prop::option::of((0_u64..SPAN + LARGE_PAGE, 0_u64..SPAN + LARGE_PAGE)),
         ) {
             let parts = parts(code, constants, data);
             let memory = memory * PAGE;
-            match Layout::new(&parts, &given(memory, ring)) {
+            let high = high.map(|(one, other)| one.min(other)..one.max(other));
+            match Layout::new(&parts, &Given { high, ..given(memory, ring) }) {
                 Ok(layout) => {
                     let order = [
                         &layout.handed_over,
@@ -228,6 +250,10 @@ mod tests {
                         prop_assert!(pair[0].end <= pair[1].start);
                     }
                     prop_assert_eq!(layout.heap.end, memory);
+                    if let Some(high) = &layout.high {
+                        prop_assert!(high.start >= HIGHEST && high.end <= SPAN && high.start < high.end);
+                        prop_assert_eq!(layout.memory(), memory + high.end - high.start);
+                    }
                     prop_assert!(layout.heap_end() - layout.heap.start >= MIN_HEAP);
                     let count = (layout.tables.end - layout.tables.start) / PAGE;
                     let mut tables = vec![Table::EMPTY; count as usize];
@@ -251,6 +277,8 @@ mod tests {
         let layout = Layout::new(&parts, &given(4 << 30, false)).unwrap();
         assert_eq!(layout.heap.end, 4 << 30);
         assert_eq!(Layout::new(&parts, &given(5 << 30, false)).unwrap().heap.end, 4 << 30);
+        let layout = Layout::new(&parts, &Given { high: Some(4 << 30..100 << 30), ..given(2 << 30, false) }).unwrap();
+        assert_eq!((layout.memory(), layout.heaps().map(|heap| heap.end).max()), (98 << 30, Some(100 << 30)));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! - [`mod@fault`]: what the processor says about a fault, in words;
 //! - [`layout`] and [`paging`]: where everything lies in memory, and page tables that say what may be done with it.
 //!
-//! The library knows no hypervisor: a target brings its first instructions, its console and its end. Limits: one processor; 4 GiB of memory.
+//! The library knows no hypervisor: a target brings its first instructions, its console and its end. Limits: one processor; 512 GiB of memory.
 #![no_std]
 
 #[cfg(test)]

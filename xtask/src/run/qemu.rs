@@ -13,8 +13,16 @@ const QEMU: &str = "qemu-system-x86_64";
 /// Memory in mebibytes, where nothing else is asked for.
 const MEMORY: u32 = 64;
 
-/// The command that runs `image` with this command line.
-pub(super) fn command(image: &Path, args: &RunArgs, line: &str) -> Command {
+/// What is booted.
+pub(super) enum Boot<'a> {
+    /// An image with a command line.
+    Kernel(&'a Path, &'a str),
+    /// A disk.
+    Disk(&'a Path),
+}
+
+/// The command that boots a machine.
+pub(super) fn command(boot: &Boot<'_>, args: &RunArgs) -> Command {
     let mut command = Command::new(QEMU);
     command.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     let [accelerator, processor] = if has_virtualization(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) && may_use_kvm() {
@@ -28,7 +36,11 @@ pub(super) fn command(image: &Path, args: &RunArgs, line: &str) -> Command {
     if args.gdb {
         command.args(["-gdb", "tcp:127.0.0.1:1234", "-S"]);
     }
-    command.arg("-kernel").arg(image).args(["-append", line]);
+    match boot {
+        Boot::Kernel(image, line) => command.arg("-kernel").arg(image).args(["-append", line]),
+        // Not a virtio device: those are the application's.
+        Boot::Disk(disk) => command.arg("-drive").arg(format!("file={},format=raw,if=ide", disk.display().to_string().replace(',', ",,"))),
+    };
     command
 }
 

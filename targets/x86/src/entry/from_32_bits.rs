@@ -5,30 +5,30 @@ use core::mem::offset_of;
 
 use super::{FIRST_TABLES, RING0, Ring0, enter};
 use crate::descriptors::{RING0_CODE, RING0_DATA, TablePointer};
-use crate::paging::{FIRST_LARGE_PAGE, PAGE, TABLE_ENTRY};
-use crate::program::Program;
+use crate::paging::{FIRST_LARGE_PAGE, LARGE_PAGE, PAGE, TABLE_ENTRY};
+
+/// Where memory ends that [`Program::prepare`](crate::program::Program::prepare) may read after [`enter_from_32_bits`].
+pub const REACH: u64 = 1 << 30;
 
 /// From 32-bit protected mode to [`enter`]: what the first instructions of an image jump to where its loader starts it there.
 ///
 /// # Safety
 /// Called once, in ring 0 of 32-bit protected mode without paging, with flat segments and with interrupts off (as the PVH and multiboot protocols
-/// have it), by code of 32 bits, with EBX holding what [`Program::prepare`] wants and ESI the address of a [`Program`] whose addresses are true. The
-/// image lies below 1 GiB.
+/// have it), by code of 32 bits, with EBX holding what [`Program::prepare`](crate::program::Program::prepare) wants and ESI the address of a [`Program`](crate::program::Program) whose addresses are true. The
+/// image lies below [`REACH`].
 #[unsafe(naked)]
 pub unsafe extern "C" fn enter_from_32_bits() -> ! {
     naked_asm!(
         ".code32",
         "cld",
-        // The same tables that `enter` makes, which does not mind that they are in use.
+        // The same tables that `enter` makes, which does not mind that they are in use; but all of the directory, as a loader may leave what it says anywhere.
         "lea eax, [{tables}]",
         "lea ecx, [eax + {page} + {table_entry}]",
         "mov [eax], ecx",
         "lea ecx, [eax + 2 * {page} + {table_entry}]",
         "mov [eax + {page}], ecx",
         "lea edx, [eax + 2 * {page}]",
-        "mov ebp, [esi + {program_end}]",
-        "shr ebp, 21",
-        "add ebp, 3",
+        "mov ebp, {entries}",
         "mov ecx, {large_page}",
         "2:",
         "mov [edx], ecx",
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn enter_from_32_bits() -> ! {
         page = const PAGE,
         table_entry = const TABLE_ENTRY,
         large_page = const FIRST_LARGE_PAGE,
-        program_end = const offset_of!(Program, end),
+        entries = const REACH / LARGE_PAGE,
         ring0 = sym RING0,
         segments_base = const offset_of!(Ring0, segments_pointer) + offset_of!(TablePointer, base),
         ring0_code = const RING0_CODE,
