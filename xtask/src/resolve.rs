@@ -177,7 +177,8 @@ impl Implementation {
     fn is_on(self, target: Target) -> bool {
         match self {
             Self::HostStack | Self::Directory => target == Target::Unix,
-            Self::DirectStack | Self::Frames | Self::Block | Self::LogStore => target != Target::Virtio,
+            Self::DirectStack | Self::Frames => true,
+            Self::Block | Self::LogStore => target != Target::Virtio,
             Self::Embedded | Self::Memory => true,
         }
     }

@@ -46,8 +46,8 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
     let plan = Plan::new(&built.resolved, args, ports::is_free)?;
     disks::prepare(&args.block, args.create, progress)?;
     let mut command = match target {
-        Target::Virtio if args.disk => qemu::command(&qemu::Boot::Disk(&build::disk(&built, &plan.arguments, progress)?), args),
-        Target::Virtio => qemu::command(&qemu::Boot::Kernel(&built.path, &line(&plan.arguments)?), args),
+        Target::Virtio if args.disk => qemu::command(&qemu::Boot::Disk(&build::disk(&built, &plan.arguments, progress)?), args, &plan)?,
+        Target::Virtio => qemu::command(&qemu::Boot::Kernel(&built.path, &line(&plan.arguments)?), args, &plan)?,
         _ => command(&built, tender, &plan)?,
     };
     progress.say("Running", shell_line(&command));
@@ -84,7 +84,7 @@ fn command(built: &Built, tender: Option<PathBuf>, plan: &Plan) -> anyhow::Resul
         return Ok(command);
     };
     let mut command = Command::new(tender);
-    command.args(&plan.options).arg("--").arg(&built.path);
+    command.args(plan.tender_options()).arg("--").arg(&built.path);
     for argument in &plan.arguments {
         command.arg(quote(argument)?);
     }

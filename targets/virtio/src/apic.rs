@@ -1,6 +1,6 @@
-//! The local interrupt controller (Intel SDM volume 3A, chapter 11): a timer that ends the halt, and the halt itself.
+//! The local interrupt controller (Intel SDM volume 3A, chapter 11): a timer and devices that end the halt, and the halt itself.
 //!
-//! Interrupts are on only within the service of [`halt`], and their handlers do nothing but acknowledge: whoever halted looks for what happened.
+//! Interrupts are on only within the service of [`halt`], and their handlers do nothing but acknowledge, if that: whoever halted looks for what happened.
 
 use core::arch::{asm, naked_asm};
 
@@ -12,6 +12,7 @@ use crate::ports;
 const BASE: usize = 0xfee0_0000;
 
 /// Registers (table 11-1).
+const ID: usize = 0x20;
 const END_OF_INTERRUPT: usize = 0xb0;
 const SPURIOUS: usize = 0xf0;
 const TIMER: usize = 0x320;
@@ -34,15 +35,23 @@ const HALT_VECTOR: usize = 48;
 /// The timer's interrupt.
 const TIMER_VECTOR: usize = 49;
 
+/// The interrupt of devices that send messages.
+const DEVICE_VECTOR: usize = 50;
+
+/// The interrupt of devices that raise lines. It has ended when [`end_of_interrupt`] says so.
+pub(crate) const LINE_VECTOR: usize = 51;
+
 /// The interrupt that was none. Its low four bits are ones, as older controllers want them.
 const SPURIOUS_VECTOR: usize = 63;
 
 /// The gates of the service and of the interrupts.
-pub(crate) fn gates() -> [(usize, Gate); 3] {
+pub(crate) fn gates() -> [(usize, Gate); 5] {
     let address = |handler: unsafe extern "C" fn()| handler as usize as u64;
     [
         (HALT_VECTOR, Gate::new(address(halt_service), 3)),
         (TIMER_VECTOR, Gate::new(address(acknowledge), 0)),
+        (DEVICE_VECTOR, Gate::new(address(acknowledge), 0)),
+        (LINE_VECTOR, Gate::new(address(pass_over), 0)),
         (SPURIOUS_VECTOR, Gate::new(address(pass_over), 0)),
     ]
 }
@@ -79,6 +88,21 @@ pub(crate) fn set_up() {
     write(SPURIOUS, ENABLED | SPURIOUS_VECTOR as u32);
     write(DIVIDER, BY_16);
     write(TIMER, MASKED | TIMER_VECTOR as u32);
+}
+
+/// The controller's number.
+pub(crate) fn id() -> u32 {
+    read(ID) >> 24
+}
+
+/// The message that a device interrupts by (section 11.11): an address, and what it writes there.
+pub(crate) fn message() -> (u64, u32) {
+    (BASE as u64 | u64::from(id()) << 12, DEVICE_VECTOR as u32)
+}
+
+/// Lets interrupts of [`LINE_VECTOR`] and below it come again.
+pub(crate) fn end_of_interrupt() {
+    write(END_OF_INTERRUPT, 0);
 }
 
 /// Starts the timer without an interrupt, to measure it.

@@ -1,22 +1,34 @@
 //! Start of day in ring 3: from what the entry code found to `fogbow::run`, and the end after a panic.
 
 use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::future::Future;
 use core::panic::PanicInfo;
 
 use fogbow::console::ChunkWriter;
 use fogbow::heap::Heap;
+use fogbow::arguments::ArgumentError;
 use fogbow::{Image, StartError, arguments, log, status};
 use fogbow_solo5::layout::command_line;
+use fogbow_solo5::manifest::DeclaredDevice;
 
+use crate::bind::{ChoiceError, Words};
 use crate::platform::Machine;
-use crate::{apic, clock, entry, power, serial};
+use crate::{apic, clock, entry, guest, power, serial};
 
 /// Why an image could not start.
 enum BootError {
     Entry,
     Clock,
+    Choice(ChoiceError),
+}
+
+impl BootError {
+    fn status(&self) -> u8 {
+        if matches!(self, Self::Choice(_)) { status::USAGE } else { status::ABORT }
+    }
 }
 
 impl fmt::Display for BootError {
@@ -24,6 +36,7 @@ impl fmt::Display for BootError {
         match self {
             Self::Entry => f.write_str("it was entered in another place than its entry point"),
             Self::Clock => f.write_str("the machine has no interval timer to measure its clocks with: leave pit=off out"),
+            Self::Choice(error) => error.fmt(f),
         }
     }
 }
@@ -32,35 +45,39 @@ impl fmt::Display for BootError {
 ///
 /// # Safety
 /// Called once, as the main function of a [`Program`](fogbow_x86::program::Program). `heap` has no memory yet, and is the allocator.
-pub unsafe fn run<S, F>(heap: &'static Heap, image: &Image, start: S) -> !
+pub unsafe fn run<S, F>(heap: &'static Heap, image: &Image, devices: &'static [DeclaredDevice], start: S) -> !
 where
     S: FnOnce() -> F,
     F: Future<Output = Result<(), StartError>> + 'static,
 {
     // SAFETY: passed on to the caller.
-    match unsafe { prepare(heap) } {
-        Ok((machine, boot)) => {
-            let line = command_line(boot.command_line());
+    match unsafe { prepare(heap, devices) } {
+        Ok((machine, words)) => {
             let start = || {
                 let start = start();
                 async {
-                    log::debug!("started by {}, {} MiB of memory", boot.protocol, boot.layout.memory() >> 20);
+                    if let Some(boot) = entry::boot() {
+                        log::debug!("started by {}, {} MiB of memory", boot.protocol, boot.layout.memory() >> 20);
+                    }
                     start.await
                 }
             };
-            power::end(fogbow::run(Rc::new(machine), image, arguments::split(&line), start))
+            power::end(fogbow::run(Rc::new(machine), image, words, start))
         }
         Err(error) => {
             // The writer itself never fails.
             let _ = fmt::write(&mut ChunkWriter::new(serial::puts), format_args!("{}: error: {error}\n", image.name));
-            power::end(status::ABORT)
+            power::end(error.status())
         }
     }
 }
 
+/// The platform, and the image's own words of the command line.
+type Start = (Machine, Result<Vec<String>, ArgumentError>);
+
 /// # Safety
 /// As [`run`].
-unsafe fn prepare(heap: &'static Heap) -> Result<(Machine, &'static entry::Boot), BootError> {
+unsafe fn prepare(heap: &'static Heap, devices: &'static [DeclaredDevice]) -> Result<Start, BootError> {
     let boot = entry::boot().ok_or(BootError::Entry)?;
     let mut size = 0;
     for range in boot.layout.heaps() {
@@ -71,7 +88,16 @@ unsafe fn prepare(heap: &'static Heap) -> Result<(Machine, &'static entry::Boot)
     }
     apic::set_up();
     let frequencies = clock::measure().ok_or(BootError::Clock)?;
-    Ok((Machine::new(heap, size, boot.layout.memory() as usize, frequencies), boot))
+    let (words, others) = match arguments::split(&command_line(boot.command_line())) {
+        Ok(words) => {
+            let mut words = Words::sort(words, devices).map_err(BootError::Choice)?;
+            let others = core::mem::take(&mut words.others);
+            (words, Ok(others))
+        }
+        Err(error) => (Words::default(), Err(error)),
+    };
+    let guest = guest::register(devices, words, frequencies, size);
+    Ok((Machine::new(guest, heap, boot.layout.memory() as usize, frequencies), others))
 }
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].

@@ -19,14 +19,41 @@ extern crate std;
 
 mod acpi;
 mod apic;
+mod bind;
 mod boot;
 mod clock;
 mod entry;
+mod guest;
+mod interrupts;
 mod loader;
+mod mmio;
+mod net;
+mod pci;
 mod platform;
 pub mod ports;
 mod power;
+mod queue;
 mod serial;
+mod slots;
+mod transport;
+mod window;
+
+pub use bind::DeviceError;
+pub use net::{Net, Receiver, Transmitter};
+pub use transport::SetupError;
+
+use fogbow_solo5::manifest::DeviceKind;
+
+/// Takes the network device `name` of the manifest.
+///
+/// # Errors
+/// [`DeviceError`] when there is no such device, when it is taken, or when the machine's cannot be used.
+pub fn net(name: &str) -> Result<Net, DeviceError> {
+    let guest = guest::guest().ok_or(DeviceError::NotStarted)?;
+    let kind = DeviceKind::Net;
+    let (transport, found) = guest.take(kind, name)?;
+    Net::new(guest, &*transport).map_err(|error| DeviceError::unusable(kind, name, found.place, error))
+}
 
 #[doc(hidden)]
 pub mod private {
@@ -46,11 +73,11 @@ pub mod private {
 /// `start` is an `async fn() -> Result<(), fogbow::StartError>`. The crate is `#![no_std]` and `#![no_main]`, and linked with this crate's `image.ld`.
 ///
 /// ```text
-/// fogbow_virtio::image! { image: IMAGE, devices: [], start: start }
+/// fogbow_virtio::image! { image: IMAGE, devices: [net "service"], start: start }
 /// ```
 #[macro_export]
 macro_rules! image {
-    { image: $image:expr, devices: [], start: $start:path $(,)? } => {
+    { image: $image:expr, devices: [$($kind:ident $name:literal),* $(,)?], start: $start:path $(,)? } => {
         #[global_allocator]
         static FOGBOW_HEAP: $crate::private::fogbow::heap::Heap = $crate::private::fogbow::heap::Heap::new();
 
@@ -102,8 +129,10 @@ macro_rules! image {
             }
 
             extern "C" fn main() -> ! {
+                use $crate::private::fogbow_solo5::manifest::DeclaredDevice;
+                const DEVICES: &[DeclaredDevice] = &[$(DeclaredDevice::$kind($name)),*];
                 // SAFETY: the entry code calls this once, as the main function of `PROGRAM`.
-                unsafe { run(&FOGBOW_HEAP, &$image, $start) }
+                unsafe { run(&FOGBOW_HEAP, &$image, DEVICES, $start) }
             }
         };
     };

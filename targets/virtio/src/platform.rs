@@ -10,45 +10,40 @@ use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
 
 use crate::clock::{self, Frequencies};
-use crate::{apic, power, serial};
+use crate::guest::Guest;
+use crate::{power, serial};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A virtual machine with one processor.
 pub(crate) struct Machine {
+    guest: &'static Guest,
     heap: &'static Heap,
-    heap_size: usize,
     memory: usize,
     clock: CounterClock,
-    /// Counts of the interrupt controller's timer per second.
-    timer_frequency: u64,
     /// What the wall clock said, in nanoseconds since 1970, when the monotonic clock stood at zero.
     epoch: OnceCell<u64>,
     processor: Processor,
 }
 
 impl Machine {
-    pub(crate) fn new(heap: &'static Heap, heap_size: usize, memory: usize, frequencies: Frequencies) -> Self {
+    pub(crate) fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, frequencies: Frequencies) -> Self {
         let clock = CounterClock::new(frequencies.counter, clock::counter());
-        let timer_frequency = frequencies.timer.get();
-        Self { heap, heap_size, memory, clock, timer_frequency, epoch: OnceCell::new(), processor: Processor::new() }
+        Self { guest, heap, memory, clock, epoch: OnceCell::new(), processor: Processor::new() }
     }
 
     fn now(&self) -> u64 {
         self.clock.read(clock::counter())
     }
 
-    /// Halts until `deadline`, in nanoseconds of the monotonic clock.
+    /// Halts until a device has something for a task, or until `deadline`, in nanoseconds of the monotonic clock.
     fn wait_until(&self, deadline: u64) {
-        loop {
+        while !self.guest.wake_ready() {
             let left = deadline.saturating_sub(self.now());
             if left == 0 {
                 return;
             }
-            // A count more than fits before the deadline, so that one halt suffices; the timer holds 32 bits of them.
-            let counts = u128::from(left) * u128::from(self.timer_frequency) / u128::from(NANOS_PER_SECOND) + 1;
-            apic::set_timer(Some(u32::try_from(counts).unwrap_or(u32::MAX)));
-            apic::halt();
+            self.guest.halt(left);
         }
     }
 }
@@ -75,7 +70,9 @@ unsafe impl Platform for Machine {
 
     fn wait(&self, wait: Wait) {
         match wait {
-            Wait::Poll => {}
+            Wait::Poll => {
+                self.guest.wake_ready();
+            }
             Wait::Until(deadline) => self.wait_until(deadline.as_nanos()),
             Wait::Forever => self.wait_until(u64::MAX),
         }
@@ -86,7 +83,7 @@ unsafe impl Platform for Machine {
     }
 
     fn memory(&self) -> Memory {
-        self.heap.memory(self.memory, self.heap_size)
+        self.heap.memory(self.memory, self.guest.heap_size)
     }
 
     fn exit(&self, status: u8) -> ! {

@@ -18,6 +18,12 @@ pub const INTERRUPT_CONTROLLERS: [u16; 2] = [0x20, 0xa0];
 /// QEMU's `isa-debug-exit`, at the address that its users give it by custom (`iobase=0xf4,iosize=0x04`).
 pub const DEBUG_EXIT: u16 = 0xf4;
 
+/// Address and data of PCI's configuration space (PCI Local Bus Specification 3.0, section 3.2.2.3.2).
+pub const PCI_ADDRESS: u16 = 0xcf8;
+
+/// See [`PCI_ADDRESS`].
+pub const PCI_DATA: u16 = 0xcfc;
+
 /// The ports that ring 3 may use: all of a PC's own devices, which an image has for itself.
 pub const ALLOWED: Range<u16> = 0..0x1000;
 
@@ -49,4 +55,25 @@ pub unsafe fn write(port: u16, value: u8) {
 pub unsafe fn write16(port: u16, value: u16) {
     // SAFETY: passed on to the caller; the instruction touches no flags and no stack.
     unsafe { asm!("out dx, ax", in("dx") port, in("ax") value, options(nostack, preserves_flags)) };
+}
+
+/// Reads 32 bits.
+///
+/// # Safety
+/// As [`read`].
+#[must_use]
+pub unsafe fn read32(port: u16) -> u32 {
+    let value;
+    // SAFETY: passed on to the caller; the instruction touches no flags and no stack.
+    unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nostack, preserves_flags)) };
+    value
+}
+
+/// Writes 32 bits.
+///
+/// # Safety
+/// As [`read`], for writing `value`.
+pub unsafe fn write32(port: u16, value: u32) {
+    // SAFETY: passed on to the caller; the instruction touches no flags and no stack.
+    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nostack, preserves_flags)) };
 }

@@ -10,11 +10,23 @@ use crate::suggest;
 
 use super::ports;
 
+/// What a device of an image is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attachment {
+    pub(super) kind: DeviceKind,
+    /// The device's name.
+    pub(super) name: String,
+    /// A tap or `user` and its options; a file.
+    pub(super) source: String,
+}
+
 /// What to run an image with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// The tender's options.
+    /// The tender's options besides those for devices.
     pub(super) options: Vec<String>,
+    /// What the image's devices are attached to, in the manifest's order.
+    pub(super) attachments: Vec<Attachment>,
     /// The image's arguments.
     pub(super) arguments: Vec<String>,
     /// Where what it serves is found, in lines for the user.
@@ -39,6 +51,12 @@ impl Plan {
         }
         plan.arguments.extend(args.arguments.iter().cloned());
         Ok(plan)
+    }
+
+    /// All options of a tender.
+    pub(super) fn tender_options(&self) -> impl Iterator<Item = String> {
+        let attachments = self.attachments.iter().map(|Attachment { kind, name, source }| format!("--{kind}:{name}={source}"));
+        self.options.iter().cloned().chain(attachments)
     }
 }
 
@@ -70,7 +88,7 @@ impl Planner<'_> {
         };
         let is_user = source == "user" || source.starts_with("user,");
         if !is_user {
-            self.pass(plan, "net", "tap", name, source);
+            self.pass(plan, DeviceKind::Net, name, source);
             if let Some(address) = self.argument(&format!("{}ipv4", device.prefix)).filter(|_| is_stack) {
                 let address = address.split('/').next().unwrap_or_default().to_owned();
                 plan.places.extend(self.served().map(|served| self.place(&served, &address, served.port)));
@@ -85,15 +103,15 @@ impl Planner<'_> {
         let options = source.strip_prefix("user").unwrap_or_default();
         let options = fogbow_usernet::Options::parse(options).with_context(|| format!("--net {name}={source}"))?;
         if !is_stack {
-            self.pass(plan, "net", "tap", name, source);
+            self.pass(plan, DeviceKind::Net, name, source);
             return Ok(());
         }
         if source == "user" {
             let source = self.forward_ports(plan)?;
-            self.pass(plan, "net", "tap", name, &source);
+            self.pass(plan, DeviceKind::Net, name, &source);
         } else {
             self.name_forwards(plan, &options);
-            self.pass(plan, "net", "tap", name, source);
+            self.pass(plan, DeviceKind::Net, name, source);
         }
         let address = format!("{}/{}", fogbow_usernet::GUEST, fogbow_usernet::PREFIX_LENGTH);
         for (argument, value) in [("ipv4", address), ("ipv4-gateway", fogbow_usernet::GATEWAY.to_string())] {
@@ -109,15 +127,16 @@ impl Planner<'_> {
         let name = &device.device.name;
         let file = given(&self.args.block, name);
         let file = file.with_context(|| format!("device '{name}' is attached to nothing: add --block {name}=FILE"))?;
-        self.pass(plan, "block", "file", name, file);
+        self.pass(plan, DeviceKind::Block, name, file);
         Ok(())
     }
 
-    /// Tells the tender, or a program by its own arguments, what a device is attached to.
-    fn pass(&self, plan: &mut Plan, option: &str, argument: &str, name: &str, value: &str) {
+    /// Attaches an image's device, or tells a program by its own arguments.
+    fn pass(&self, plan: &mut Plan, kind: DeviceKind, name: &str, value: &str) {
         if self.resolved.target.is_image() {
-            plan.options.push(format!("--{option}:{name}={value}"));
+            plan.attachments.push(Attachment { kind, name: name.to_owned(), source: value.to_owned() });
         } else {
+            let argument = if kind == DeviceKind::Net { "tap" } else { "file" };
             plan.arguments.push(format!("--{name}-{argument}={value}"));
         }
     }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
+use fogbow_tender::manifest::DeviceKind;
 
+use super::plan::{Attachment, Plan};
 use crate::cli::RunArgs;
 
 /// The program.
@@ -21,8 +23,8 @@ pub(super) enum Boot<'a> {
     Disk(&'a Path),
 }
 
-/// The command that boots a machine.
-pub(super) fn command(boot: &Boot<'_>, args: &RunArgs) -> Command {
+/// The command that boots a machine with devices as planned.
+pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan) -> anyhow::Result<Command> {
     let mut command = Command::new(QEMU);
     command.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     let [accelerator, processor] = if has_virtualization(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) && may_use_kvm() {
@@ -36,12 +38,53 @@ pub(super) fn command(boot: &Boot<'_>, args: &RunArgs) -> Command {
     if args.gdb {
         command.args(["-gdb", "tcp:127.0.0.1:1234", "-S"]);
     }
+    for attachment in &plan.attachments {
+        let [backend, device] = device(attachment)?;
+        command.args(backend).args(device);
+    }
+    command.args(["-device", "virtio-rng-pci"]);
     match boot {
         Boot::Kernel(image, line) => command.arg("-kernel").arg(image).args(["-append", line]),
         // Not a virtio device: those are the application's.
         Boot::Disk(disk) => command.arg("-drive").arg(format!("file={},format=raw,if=ide", disk.display().to_string().replace(',', ",,"))),
     };
-    command
+    Ok(command)
+}
+
+/// The options for a device: what it is attached to, and the device. The image takes them in this order.
+fn device(Attachment { kind, name, source }: &Attachment) -> anyhow::Result<[[String; 2]; 2]> {
+    let option = |name: &str, value: String| [name.to_owned(), value];
+    Ok(match kind {
+        DeviceKind::Net => {
+            [option("-netdev", network(name, source)?), option("-device", format!("virtio-net-pci,netdev={name},romfile="))]
+        }
+        DeviceKind::Block => {
+            // A comma in a file's name is written twice.
+            let file = source.replace(',', ",,");
+            let drive = format!("if=none,id={name},format=raw,discard=unmap,detect-zeroes=unmap,file={file}");
+            [option("-drive", drive), option("-device", format!("virtio-blk-pci,drive={name}"))]
+        }
+    })
+}
+
+/// What a network device is attached to: QEMU's user-mode network has the addresses of ours.
+fn network(name: &str, source: &str) -> anyhow::Result<String> {
+    let Some(options) = source.strip_prefix("user").filter(|rest| rest.is_empty() || rest.starts_with(',')) else {
+        return Ok(format!("tap,id={name},ifname={source},script=no,downscript=no"));
+    };
+    let options = fogbow_usernet::Options::parse(options).with_context(|| format!("--net {name}={source}"))?;
+    let mut text = format!("user,id={name}");
+    if options.restrict {
+        text.push_str(",restrict=on");
+    }
+    for forward in &options.forwards {
+        let protocol = match forward.protocol {
+            fogbow_usernet::Protocol::Tcp => "tcp",
+            fogbow_usernet::Protocol::Udp => "udp",
+        };
+        text.push_str(&format!(",hostfwd={protocol}:{}:{}-:{}", forward.host.ip(), forward.host.port(), forward.guest_port));
+    }
+    Ok(text)
 }
 
 /// Runs it to its end, and gives the image's status.
@@ -81,6 +124,21 @@ mod tests {
         for (code, status) in [(0, 0), (3, 1), (129, 64), (255, 255), (1, 1), (2, 2), (-1, 255)] {
             assert_eq!(image_status(code), status, "{code}");
         }
+    }
+
+    #[test]
+    fn devices_are_attached_as_asked_for() {
+        let options = |kind, source: &str| device(&Attachment { kind, name: "x".to_owned(), source: source.to_owned() }).unwrap().concat().join(" ");
+        let device = "-device virtio-net-pci,netdev=x,romfile=";
+        assert_eq!(options(DeviceKind::Net, "tap3"), format!("-netdev tap,id=x,ifname=tap3,script=no,downscript=no {device}"));
+        assert_eq!(
+            options(DeviceKind::Net, "user,hostfwd=8080:80,hostfwd=udp:0.0.0.0:53:5353,restrict=on"),
+            format!("-netdev user,id=x,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:53-:5353 {device}")
+        );
+        assert_eq!(
+            options(DeviceKind::Block, "a,b.img"),
+            "-drive if=none,id=x,format=raw,discard=unmap,detect-zeroes=unmap,file=a,,b.img -device virtio-blk-pci,drive=x"
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn plan(manifest: &str, line: &str) -> Result<Plan, String> {
 
 fn check(manifest: &str, line: &str, options: &str, arguments: &str, places: &str) {
     let plan = plan(manifest, line).unwrap();
-    let found = (plan.options.join(" "), plan.arguments.join(" "), plan.places.join("; "));
+    let found = (plan.tender_options().collect::<Vec<_>>().join(" "), plan.arguments.join(" "), plan.places.join("; "));
     assert_eq!(found, (options.to_owned(), arguments.to_owned(), places.to_owned()), "{line}");
 }
 

@@ -1,0 +1,210 @@
+//! What the image has once: the machine's devices, and who waits for them.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::task::{Context, Poll, Waker};
+
+use fogbow_solo5::manifest::{DeclaredDevice, DeviceKind};
+use spin::{Mutex, Once};
+
+use crate::bind::{self, DeviceError, Found, Place, Words};
+use crate::interrupts::{Controller, Lines};
+use crate::pci::{self, Access, Configuration};
+use crate::queue::Ring;
+use crate::transport::{SetupError, Transport};
+use crate::window::Window;
+use crate::{apic, clock, entry, mmio};
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+
+/// Where the interrupt controller for lines is on a PC that does not say otherwise (Intel 82093AA, section 3.0).
+const LINES: u64 = 0xfec0_0000;
+
+/// The devices of the image and of its machine. Its locks are never contended, as an image has one thread; none is held while code of others runs.
+pub(crate) struct Guest {
+    declared: &'static [DeclaredDevice],
+    words: Words,
+    /// Counts of the interrupt controller's timer per second.
+    timer_frequency: u64,
+    /// Bytes of the heap.
+    pub(crate) heap_size: usize,
+    found: Once<Vec<Found>>,
+    taken: Mutex<Vec<Place>>,
+    watches: Mutex<Vec<Watch>>,
+    lines: Mutex<Lines>,
+}
+
+/// A queue, and who waits for the device to use a buffer of it.
+struct Watch {
+    ring: &'static Ring,
+    waker: Option<Waker>,
+}
+
+static GUEST: Once<Guest> = Once::new();
+
+/// Makes the guest the image's.
+pub(crate) fn register(declared: &'static [DeclaredDevice], words: Words, frequencies: clock::Frequencies, heap_size: usize) -> &'static Guest {
+    GUEST.call_once(|| Guest {
+        declared,
+        words,
+        timer_frequency: frequencies.timer.get(),
+        heap_size,
+        found: Once::new(),
+        taken: Mutex::new(Vec::new()),
+        watches: Mutex::new(Vec::new()),
+        lines: Mutex::new(Lines::default()),
+    })
+}
+
+/// The image's guest, once it has started.
+pub(crate) fn guest() -> Option<&'static Guest> {
+    GUEST.get()
+}
+
+/// The registers at an address, if devices may lie there: beyond the memory.
+fn window(address: u64, length: u64) -> Option<Window> {
+    let shared = entry::boot()?.layout.shared.clone()?;
+    let end = address.checked_add(length)?;
+    if address < shared.start || end > shared.end || !address.is_multiple_of(4) {
+        return None;
+    }
+    // SAFETY: the page tables map this range, readable and writable, for devices alone.
+    Some(unsafe { Window::new(usize::try_from(address).ok()?, usize::try_from(length).ok()?) })
+}
+
+impl Guest {
+    /// The machine's virtio devices, looked for at the first call.
+    pub(crate) fn found(&self) -> &[Found] {
+        self.found.call_once(|| {
+            let configuration = self.configuration();
+            let of_function = |function| {
+                let access = Access { configuration: &*configuration, function, window: &window };
+                pci::transport::kind(&access).map(|kind| Found { place: Place::Pci(function), kind, line: 0 })
+            };
+            let functions = pci::functions(&*configuration, 0).into_iter().filter_map(of_function);
+            let in_memory = self.words.registers.iter().filter_map(|(address, line)| {
+                let (kind, _) = mmio::find(window(*address, mmio::SIZE)?, *line)?;
+                Some(Found { place: Place::Memory(*address), kind, line: *line })
+            });
+            functions.chain(in_memory).collect()
+        })
+    }
+
+    fn configuration(&self) -> Box<dyn Configuration> {
+        Box::new(pci::Ports)
+    }
+
+    /// The device of the machine that is the image's device `name`.
+    pub(crate) fn take(&self, kind: DeviceKind, name: &str) -> Result<(Box<dyn Transport>, Found), DeviceError> {
+        let found = bind::find(self.declared, &self.words.choices, self.found(), kind, name)?;
+        let transport = self.open(found).map_err(|error| match error {
+            Some(error) => DeviceError::unusable(kind, name, found.place, error),
+            None => DeviceError::Taken { kind, name: name.into() },
+        })?;
+        Ok((transport, found))
+    }
+
+    /// The way to a device's registers, its interrupts allowed. `None` when something has it already.
+    pub(crate) fn open(&self, found: Found) -> Result<Box<dyn Transport>, Option<SetupError>> {
+        let mut taken = self.taken.lock();
+        if taken.contains(&found.place) {
+            return Err(None);
+        }
+        taken.push(found.place);
+        let (transport, interrupt): (Box<dyn Transport>, _) = match found.place {
+            Place::Pci(function) => {
+                let configuration = self.configuration();
+                let access = Access { configuration: &*configuration, function, window: &window };
+                let device = pci::transport::Device::new(&access, apic::message()).map_err(Some)?;
+                (Box::new(device), device.interrupt())
+            }
+            Place::Memory(address) => {
+                let found = window(address, 2 * mmio::SIZE).and_then(|window| mmio::find(window, found.line));
+                let (_, device) = found.ok_or(Some(SetupError::OutOfReach))?;
+                let device = device.map_err(Some)?;
+                (Box::new(device), device.interrupt())
+            }
+        };
+        if !self.lines.lock().add(interrupt, &self.controllers()) {
+            return Err(Some(SetupError::Nonsense("its interrupt line leads nowhere")));
+        }
+        Ok(transport)
+    }
+
+    fn controllers(&self) -> Vec<Controller> {
+        window(LINES, 0x20).map(|registers| Controller { registers, first: 0 }).into_iter().collect()
+    }
+
+    /// Adds a queue that may be waited for: its number for [`poll`](Self::poll).
+    pub(crate) fn watch(&self, ring: &'static Ring) -> usize {
+        let mut watches = self.watches.lock();
+        watches.push(Watch { ring, waker: None });
+        watches.len() - 1
+    }
+
+    /// Ready when the device has used a buffer of the queue `index`; otherwise the task is woken when it has. A queue has one waiting task, the latest.
+    pub(crate) fn poll(&self, index: usize, context: &mut Context<'_>) -> Poll<()> {
+        let mut watches = self.watches.lock();
+        let Some(watch) = watches.get_mut(index) else { return Poll::Pending };
+        if watch.ring.has_used() {
+            return Poll::Ready(());
+        }
+        let former = match &watch.waker {
+            Some(waker) if waker.will_wake(context.waker()) => None,
+            _ => watch.waker.replace(context.waker().clone()),
+        };
+        drop(watches);
+        drop(former);
+        Poll::Pending
+    }
+
+    /// Wakes the tasks whose queues have something for them. True when one has.
+    pub(crate) fn wake_ready(&self) -> bool {
+        self.wake(Ring::has_used)
+    }
+
+    /// The same, and lets the devices of the other queues that somebody waits for interrupt.
+    fn arm(&self) -> bool {
+        self.wake(Ring::arm)
+    }
+
+    fn wake(&self, is_ready: impl Fn(&Ring) -> bool) -> bool {
+        let mut any = false;
+        let mut index = 0;
+        loop {
+            let mut watches = self.watches.lock();
+            let Some(watch) = watches.get_mut(index) else { return any };
+            let waker = if watch.waker.is_some() && is_ready(watch.ring) { watch.waker.take() } else { None };
+            drop(watches);
+            index += 1;
+            if let Some(waker) = waker {
+                any = true;
+                waker.wake();
+            }
+        }
+    }
+
+    /// Halts until an interrupt, for `nanos` at most; not at all when a task was woken before.
+    pub(crate) fn halt(&self, nanos: u64) {
+        if !self.arm() {
+            self.halt_until_interrupt(nanos);
+        }
+        self.watches.lock().iter().for_each(|watch| watch.ring.disarm());
+    }
+
+    /// Waits until the device has used a buffer of `ring`, for `nanos` at most: for when nothing else can be done meanwhile.
+    pub(crate) fn wait_for(&self, ring: &Ring, nanos: u64) {
+        if !ring.arm() {
+            self.halt_until_interrupt(nanos);
+        }
+        ring.disarm();
+    }
+
+    fn halt_until_interrupt(&self, nanos: u64) {
+        // A count more than fits before the end, so that one halt suffices; the timer holds 32 bits of them.
+        let counts = u128::from(nanos) * u128::from(self.timer_frequency) / NANOS_PER_SECOND + 1;
+        apic::set_timer(Some(u32::try_from(counts).unwrap_or(u32::MAX)));
+        apic::halt();
+        self.lines.lock().acknowledge();
+    }
+}

@@ -1,0 +1,128 @@
+//! What PCI and memory-mapped devices have in common, and how a device is brought up (virtio 1.2, section 3.1).
+
+use core::fmt;
+
+use virtio_spec::{DeviceStatus, F};
+
+use crate::queue::{Doorbell, LARGEST, Queue, Ring};
+
+/// How often a device is asked whether it has been reset: real ones take some milliseconds, and a look takes a tenth of a microsecond or more.
+const LOOKS: u32 = 1_000_000;
+
+/// The way to a device's registers.
+pub(crate) trait Transport {
+    fn status(&self) -> u8;
+    fn set_status(&self, status: u8);
+    /// What the device offers.
+    fn features(&self) -> u64;
+    /// What the driver takes of it.
+    fn accept(&self, features: u64);
+    /// The most entries that queue `index` can have; 0 where there is no such queue.
+    fn queue_size(&self, index: u16) -> u16;
+    /// Tells the device where queue `index` lies; its interrupts are the image's one device interrupt. Gives its bell, unless the device refuses.
+    fn attach(&self, index: u16, ring: &Ring) -> Option<Doorbell>;
+    /// A byte of the device's own configuration.
+    fn configuration(&self, offset: usize) -> u8;
+    /// A number that changes when the configuration does.
+    fn generation(&self) -> u32;
+}
+
+/// Why a device cannot be brought up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// It does not come out of its reset.
+    NoReset,
+    /// It speaks the protocol that was there before virtio 1.0 alone.
+    Legacy,
+    /// It does not work with the features that this driver knows.
+    Refused,
+    /// A queue that every device of its kind has is missing, or cannot be set up.
+    Queue(u16),
+    /// What it says of itself makes no sense.
+    Nonsense(&'static str),
+    /// Its registers lie where the image cannot reach them.
+    OutOfReach,
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoReset => f.write_str("it does not come out of its reset"),
+            Self::Legacy => {
+                f.write_str("it is a legacy device, from before virtio 1.0: let it be a modern or transitional one ")?;
+                f.write_str("(QEMU: disable-modern=off, on microvm -global virtio-mmio.force-legacy=off)")
+            }
+            Self::Refused => f.write_str("it wants features that this driver does not have (QEMU: leave iommu_platform=on out)"),
+            Self::Queue(index) => write!(f, "its queue {index} cannot be set up"),
+            Self::Nonsense(what) => write!(f, "it says nonsense of itself: {what}"),
+            Self::OutOfReach => f.write_str("its registers lie where this image does not reach: the firmware gave them no address below 4 GiB"),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
+/// A device under construction: reset, its features agreed on.
+pub(crate) struct Setup<'a> {
+    transport: &'a dyn Transport,
+    features: u64,
+}
+
+impl<'a> Setup<'a> {
+    /// Resets the device and agrees on those of the features in `wanted` that it offers.
+    pub(crate) fn new(transport: &'a dyn Transport, wanted: u64) -> Result<Self, SetupError> {
+        transport.set_status(0);
+        if !(0..LOOKS).any(|_| transport.status() == 0) {
+            return Err(SetupError::NoReset);
+        }
+        let status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
+        transport.set_status(status.bits());
+        let offered = transport.features();
+        let needed = F::VERSION_1.bits().to_ne() as u64;
+        if offered & needed == 0 {
+            transport.set_status((status | DeviceStatus::FAILED).bits());
+            return Err(SetupError::Legacy);
+        }
+        let general = (F::EVENT_IDX | F::INDIRECT_DESC).bits().to_ne() as u64;
+        let features = offered & (wanted | general) | needed;
+        transport.accept(features);
+        transport.set_status((status | DeviceStatus::FEATURES_OK).bits());
+        if transport.status() & DeviceStatus::FEATURES_OK.bits() == 0 {
+            transport.set_status((status | DeviceStatus::FAILED).bits());
+            return Err(SetupError::Refused);
+        }
+        Ok(Self { transport, features })
+    }
+
+    pub(crate) fn has(&self, feature: u64) -> bool {
+        self.features & feature == feature
+    }
+
+    /// Sets up queue `index`, as large as the device allows, up to [`LARGEST`].
+    pub(crate) fn queue(&self, index: u16) -> Result<Queue, SetupError> {
+        let error = SetupError::Queue(index);
+        let size = self.transport.queue_size(index).min(LARGEST);
+        // The largest power of two in it.
+        let size = size.checked_ilog2().map(|exponent| 1 << exponent).ok_or(error)?;
+        let has_events = self.has(F::EVENT_IDX.bits().to_ne() as u64);
+        Queue::new(size, has_events, |ring| self.transport.attach(index, ring).ok_or(error))
+    }
+
+    /// The first bytes of the device's configuration, all of one moment.
+    pub(crate) fn configuration<const SIZE: usize>(&self) -> Result<[u8; SIZE], SetupError> {
+        for _ in 0..LOOKS {
+            let before = self.transport.generation();
+            let bytes = core::array::from_fn(|offset| self.transport.configuration(offset));
+            if self.transport.generation() == before {
+                return Ok(bytes);
+            }
+        }
+        Err(SetupError::Nonsense("its configuration changes all the time"))
+    }
+
+    /// Lets the device begin.
+    pub(crate) fn finish(self) {
+        let status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK;
+        self.transport.set_status(status.bits());
+    }
+}
