@@ -29,11 +29,11 @@ pub enum Place {
 }
 
 impl Place {
-    /// Every place that has networks.
-    pub const ALL: [Self; 5] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt, Self::Genode];
+    /// Every place.
+    pub const ALL: [Self; 6] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt, Self::Virtio, Self::Genode];
 
     /// Those of them where an image runs apart from the host, with memory of its own.
-    pub const IMAGES: [Self; 3] = [Self::Spt, Self::Hvt, Self::Genode];
+    pub const IMAGES: [Self; 4] = [Self::Spt, Self::Hvt, Self::Virtio, Self::Genode];
 
     /// The builder's name of the target.
     #[must_use]
@@ -233,12 +233,45 @@ pub fn boot(kernel: Option<&Path>, run: &Run<'_>) -> Result<Guest> {
         command.args(["-machine", "q35"]);
     }
     command.args(["-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
-    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-m", &run.memory.to_string()]).args(run.tender);
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-m", &run.memory.to_string()]);
+    for option in run.tender {
+        command.args(qemu_options(option)?);
+    }
+    if run.namespace.is_some() && !run.arguments_only {
+        let device = if is_on(run, "microvm") { "virtio-net-device" } else { "virtio-net-pci" };
+        command.args(["-netdev", &format!("tap,id=service,ifname={TAP},script=no,downscript=no")]);
+        command.args(["-device", &format!("{device},netdev=service")]);
+    }
     if let Some(kernel) = kernel {
         let arguments = run.address(Place::Virtio).into_iter().chain(run.arguments.iter().map(|argument| (*argument).to_owned()));
         command.arg("-kernel").arg(kernel).args(["-append", &arguments.collect::<Vec<_>>().join(" ")]);
     }
     Guest::start_in_qemu(command)
+}
+
+/// A tender's option as QEMU wants it: `--net:NAME=user,hostfwd=...` and `--block:NAME=FILE`; others are QEMU's own.
+fn qemu_options(option: &str) -> Result<Vec<String>> {
+    let device = |option: &str, text: String| [option.to_owned(), text];
+    if let Some((name, file)) = option.strip_prefix("--block:").and_then(|option| option.split_once('=')) {
+        let drive = device("-drive", format!("if=none,id={name},format=raw,discard=unmap,file={file}"));
+        return Ok([drive, device("-device", format!("virtio-blk-pci,drive={name}"))].concat());
+    }
+    if let Some((name, forwards)) = option.strip_prefix("--net:").and_then(|option| option.split_once("=user,")) {
+        let mut network = format!("user,id={name}");
+        for forward in forwards.split(',') {
+            let ports = forward.strip_prefix("hostfwd=").with_context(|| format!("no forward: {forward}"))?;
+            let (protocol, ports) = ports.split_once(':').filter(|(protocol, _)| *protocol == "udp").unwrap_or(("tcp", ports));
+            let (host, guest) = ports.split_once(':').with_context(|| format!("no ports: {ports}"))?;
+            network.push_str(&format!(",hostfwd={protocol}:127.0.0.1:{host}-:{guest}"));
+        }
+        return Ok([device("-netdev", network), device("-device", format!("virtio-net-pci,netdev={name}"))].concat());
+    }
+    Ok(vec![option.to_owned()])
+}
+
+/// Whether the tender's options ask for this machine.
+fn is_on(run: &Run<'_>, machine: &str) -> bool {
+    run.tender.iter().any(|option| option.split(',').next() == Some(machine))
 }
 
 const QEMU: &str = "qemu-system-x86_64";

@@ -421,11 +421,6 @@ mod tests {
             resolve(APPLICATION, Target::Spt, &[("service", StackChoice::Host)]),
             Err("device 'service' (stack, the host's sockets): the target spt cannot offer it; unix can".to_owned())
         );
-        assert_eq!(
-            resolve(APPLICATION, Target::Virtio, &[]),
-            Err("device 'service' (stack, direct stack over a net device): the target virtio cannot offer it; unix, spt, hvt, genode can"
-                .to_owned())
-        );
         let error = resolve(APPLICATION, Target::Unix, &[("servce", StackChoice::Host)]).unwrap_err();
         assert!(error.contains("did you mean \"service\"?"), "{error}");
     }

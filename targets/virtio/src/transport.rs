@@ -69,8 +69,8 @@ pub(crate) struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    /// Resets the device and agrees on those of the features in `wanted` that it offers.
-    pub(crate) fn new(transport: &'a dyn Transport, wanted: u64) -> Result<Self, SetupError> {
+    /// Resets the device and agrees on those features that it offers of which `choose` gives those that are wanted.
+    pub(crate) fn new(transport: &'a dyn Transport, choose: impl FnOnce(u64) -> u64) -> Result<Self, SetupError> {
         transport.set_status(0);
         if !(0..LOOKS).any(|_| transport.status() == 0) {
             return Err(SetupError::NoReset);
@@ -84,7 +84,7 @@ impl<'a> Setup<'a> {
             return Err(SetupError::Legacy);
         }
         let general = (F::EVENT_IDX | F::INDIRECT_DESC).bits().to_ne() as u64;
-        let features = offered & (wanted | general) | needed;
+        let features = offered & (choose(offered) | general) | needed;
         transport.accept(features);
         transport.set_status((status | DeviceStatus::FEATURES_OK).bits());
         if transport.status() & DeviceStatus::FEATURES_OK.bits() == 0 {

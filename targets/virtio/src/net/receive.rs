@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::task::{Context, Poll};
 
-use fogbow_net::frame::FrameReceiver;
+use fogbow_net::frame::{Checksums, FrameReceiver, virtio};
 
 use super::{HEADER, Terms};
 use crate::guest::Guest;
@@ -27,12 +27,12 @@ impl Receiver {
 }
 
 impl FrameReceiver for Receiver {
-    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
+    fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
         match self.source.next() {
             Ok(arrived) => {
                 let arrived = arrived?;
-                let (_, frame) = self.source.frame(&arrived);
-                let result = consume(frame);
+                let (header, frame) = self.source.frame(&arrived);
+                let result = consume(frame, header.first_chunk().map_or(Checksums::Unknown, virtio::checksums));
                 self.source.give_back();
                 Some(result)
             }
@@ -76,7 +76,7 @@ struct Arrived {
 impl Source {
     fn new(mut queue: Queue, terms: &Terms) -> Self {
         let count = terms.slots.min(usize::from(queue.ring().size()));
-        let spare = (HEADER + terms.largest_received).div_ceil(terms.slot);
+        let spare = (HEADER + terms.info.largest_received()).div_ceil(terms.slot);
         let slots = Slots::new(terms.slot, count + spare);
         for slot in 0..count {
             let piece = Piece { address: slots.address(slot), length: terms.slot as u32, writable: true };
@@ -84,7 +84,7 @@ impl Source {
             queue.offer(slot as u16, terms.slot as u32);
         }
         queue.publish();
-        let largest = terms.largest_received;
+        let largest = terms.info.largest_received();
         Self { queue, slots, count, merges: terms.merges, largest, pieces: Vec::with_capacity(count), unpublished: 0 }
     }
 

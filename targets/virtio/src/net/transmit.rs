@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
-use fogbow_net::frame::FrameTransmitter;
+use fogbow_net::frame::{Finish, FrameTransmitter, virtio};
 
 use super::{HEADER, Terms};
 use crate::guest::Guest;
@@ -26,8 +26,8 @@ pub struct Transmitter {
 impl Transmitter {
     pub(super) fn new(queue: Queue, terms: &Terms, guest: &'static Guest) -> Self {
         let count = terms.slots.min(usize::from(queue.ring().size()));
-        let slots = Slots::new(terms.slot, count.max((HEADER + terms.largest_sent).div_ceil(terms.slot)));
-        Self { queue, slots, row: Row::new(count), largest: terms.largest_sent, guest }
+        let slots = Slots::new(terms.slot, count.max((HEADER + terms.info.largest_sent()).div_ceil(terms.slot)));
+        Self { queue, slots, row: Row::new(count), largest: terms.info.largest_sent(), guest }
     }
 
     fn slots_for(&self, length: usize) -> usize {
@@ -70,7 +70,7 @@ impl FrameTransmitter for Transmitter {
         })
     }
 
-    fn transmit<R>(&mut self, length: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+    fn transmit<R>(&mut self, length: usize, finish: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         assert!(length <= self.largest, "a frame of {length} bytes exceeds the device's {}", self.largest);
         let count = self.slots_for(length);
         let is_lost = self.queue.is_broken() || !self.fits(length);
@@ -78,7 +78,8 @@ impl FrameTransmitter for Transmitter {
         let Some(slot) = slot else { return fill(&mut alloc::vec![0; length]) };
         // SAFETY: the row says that the device does not have these slots.
         let (header, frame) = unsafe { self.slots.bytes(slot.into(), 0, HEADER + length) }.split_at_mut(HEADER);
-        header.fill(0);
+        header[..virtio::HEADER].copy_from_slice(&virtio::header(finish));
+        header[virtio::HEADER..].fill(0);
         let result = fill(frame);
         let piece = Piece { address: self.slots.address(slot.into()), length: (HEADER + length) as u32, writable: false };
         self.queue.ring().descriptors[usize::from(slot)].set(piece, None);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::queue::tests::Device;
 use crate::queue::Doorbell;
-use fogbow_net::frame::{FrameInfo, MacAddress};
+use fogbow_net::frame::{FrameInfo, MacAddress, Offload};
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -11,8 +11,8 @@ const LARGEST: usize = 1000;
 fn source(size: u16, slots: usize, merges: bool) -> (Source, Device) {
     let bell = Doorbell::Half(crate::window::tests::memory(8), 0);
     let queue = Queue::new(size, true, |_| Ok::<_, QueueError>(bell)).unwrap();
-    let info = FrameInfo { mac: MacAddress([2; 6]), mtu: 900 };
-    let terms = Terms { info, merges, largest_received: LARGEST, largest_sent: LARGEST, slot: SLOT, slots };
+    let info = FrameInfo { mac: MacAddress([2; 6]), mtu: LARGEST - 18, offload: Offload::default() };
+    let terms = Terms { info, merges, slot: SLOT, slots };
     let device = Device::new(queue.ring());
     (Source::new(queue, &terms), device)
 }
