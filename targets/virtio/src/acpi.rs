@@ -1,12 +1,17 @@
-//! What ACPI says about turning the machine off (ACPI 6.5; sections are named where they are used).
+//! What ACPI says about the machine: how it is turned off, and in `devices` where devices are (ACPI 6.5; sections are named where they are used).
 //!
 //! Tables are input: every address is read through a function that gives nothing where nothing may be read, and lengths are bounded. Nothing here
-//! allocates, as it runs at the end of an image that may have faulted. Limit: of a machine's own programs (AML) only the package `_S5_` is read.
+//! allocates, as it runs at the end of an image that may have faulted. Limit: a machine's own programs (AML) are not run, only searched
+//! for the package `_S5_` and for the resources of devices that are written down in them.
+//!
+//! The crate `acpi` was considered: its release of today needs a nightly compiler.
 
 use core::ops::Range;
 
+pub(crate) mod devices;
+
 /// A byte of memory, or nothing where none may be read.
-pub(crate) type Memory<'a> = &'a dyn Fn(u64) -> Option<u8>;
+pub(crate) type Memory<'a> = &'a (dyn Fn(u64) -> Option<u8> + 'a);
 
 /// How a machine is turned off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,28 +36,70 @@ pub(crate) enum PowerOff {
 const MAX_TABLES: u32 = 256;
 const MAX_PROGRAM: u32 = 1 << 20;
 
-/// Finds out how to turn the machine off, from the root pointer at `root_pointer`, or wherever in `firmware` one is (section 5.2.5).
-pub(crate) fn power_off(root_pointer: u64, firmware: Range<u64>, memory: Memory<'_>) -> Option<PowerOff> {
-    let is_pointer = |at: &u64| has(memory, *at, b"RSD PTR ");
-    let root_pointer = Some(root_pointer).filter(is_pointer).or_else(|| firmware.step_by(16).find(is_pointer))?;
-    let revision = memory(root_pointer.checked_add(15)?)?;
-    let extended = if revision >= 2 { number(memory, root_pointer.checked_add(24)?, 8)? } else { 0 };
-    let (root, size) = if extended != 0 { (extended, 8) } else { (number(memory, root_pointer.checked_add(16)?, 4)?, 4) };
-    let entries = (length(memory, root)?.checked_sub(36)? / size).min(MAX_TABLES);
-    let mut tables = (0..entries).filter_map(|index| number(memory, root.checked_add(36 + u64::from(index * size))?, size));
-    let fixed = tables.find(|table| has(memory, *table, b"FACP"))?;
-    sleep(fixed, memory)
+/// The tables of a machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Tables<'a> {
+    memory: Memory<'a>,
+    /// The root table, with the bytes of an address in it, and how many of them there are.
+    root: u64,
+    size: u32,
+    entries: u32,
 }
 
-/// Reads the fixed description table (section 5.2.9).
-fn sleep(fixed: u64, memory: Memory<'_>) -> Option<PowerOff> {
-    let size = length(memory, fixed)?;
-    let field = |offset: u32, bytes: u32| {
-        let within = offset.checked_add(bytes).is_some_and(|end| end <= size);
-        if within { number(memory, fixed.checked_add(offset.into())?, bytes) } else { None }
-    };
-    let program = field(140, 8).filter(|program| *program != 0).or_else(|| field(40, 4))?;
-    let kind = soft_off(program, memory)?;
+impl<'a> Tables<'a> {
+    /// Finds the tables by the root pointer at `root_pointer`, or wherever in `firmware` one is (section 5.2.5).
+    pub(crate) fn find(root_pointer: u64, firmware: Range<u64>, memory: Memory<'a>) -> Option<Self> {
+        let is_pointer = |at: &u64| has(memory, *at, b"RSD PTR ");
+        let root_pointer = Some(root_pointer).filter(is_pointer).or_else(|| firmware.step_by(16).find(is_pointer))?;
+        let revision = memory(root_pointer.checked_add(15)?)?;
+        let extended = if revision >= 2 { number(memory, root_pointer.checked_add(24)?, 8)? } else { 0 };
+        let (root, size) = if extended != 0 { (extended, 8) } else { (number(memory, root_pointer.checked_add(16)?, 4)?, 4) };
+        let entries = (length(memory, root)?.checked_sub(HEADER)? / size).min(MAX_TABLES);
+        Some(Self { memory, root, size, entries })
+    }
+
+    /// The first table with this signature.
+    pub(crate) fn table(&self, signature: &[u8; 4]) -> Option<Table<'a>> {
+        let Self { memory, root, size, entries } = *self;
+        let mut tables = (0..entries).filter_map(|index| number(memory, root.checked_add((HEADER + index * size).into())?, size));
+        Table::at(tables.find(|table| has(memory, *table, signature))?, memory)
+    }
+
+    /// The fixed description table (section 5.2.9).
+    pub(crate) fn fixed(&self) -> Option<Table<'a>> {
+        self.table(b"FACP")
+    }
+}
+
+/// Bytes in a table's header (section 5.2.6).
+const HEADER: u32 = 36;
+
+/// A table.
+#[derive(Clone, Copy)]
+pub(crate) struct Table<'a> {
+    memory: Memory<'a>,
+    address: u64,
+    length: u32,
+}
+
+impl<'a> Table<'a> {
+    fn at(address: u64, memory: Memory<'a>) -> Option<Self> {
+        Some(Self { memory, address, length: length(memory, address)? })
+    }
+
+    /// The number of `bytes` bytes at `offset`, if the table has it.
+    pub(crate) fn number(&self, offset: u32, bytes: u32) -> Option<u64> {
+        let within = offset.checked_add(bytes).is_some_and(|end| end <= self.length);
+        if within { number(self.memory, self.address.checked_add(offset.into())?, bytes) } else { None }
+    }
+}
+
+/// Finds out how to turn the machine off (section 5.2.9).
+pub(crate) fn power_off(tables: Tables<'_>) -> Option<PowerOff> {
+    let fixed = tables.fixed()?;
+    let field = |offset, bytes| fixed.number(offset, bytes);
+    let memory = tables.memory;
+    let kind = soft_off(program(&fixed)?, memory)?;
     let flags = field(112, 4)?;
     if flags & 1 << 20 == 0 {
         let port = u16::try_from(field(64, 4)?).ok().filter(|port| *port != 0)?;
@@ -62,6 +109,11 @@ fn sleep(fixed: u64, memory: Memory<'_>) -> Option<PowerOff> {
     // The sleep control register, whose address space 0 is memory; SLP_TYP and SLP_EN (section 4.8.3.7).
     let address = field(244 + 4, 8).filter(|address| field(244, 1) == Some(0) && *address != 0)?;
     Some(PowerOff::Memory { address, value: kind << 2 | 1 << 5 })
+}
+
+/// Where the machine's own program is (`X_DSDT` or `DSDT` in the fixed table).
+fn program(fixed: &Table<'_>) -> Option<u64> {
+    fixed.number(140, 8).filter(|program| *program != 0).or_else(|| fixed.number(40, 4))
 }
 
 /// The kind of sleep that is off: the first number of the package `_S5_` (section 7.4.2.6), in the encoding of section 20.2.
@@ -127,7 +179,7 @@ mod tests {
 
     fn find(bytes: &[u8], root_pointer: u64) -> Option<PowerOff> {
         let memory = |at: u64| bytes.get(usize::try_from(at.checked_sub(AT)?).ok()?).copied();
-        power_off(root_pointer, AT..AT + 0x800, &memory)
+        power_off(Tables::find(root_pointer, AT..AT + 0x800, &memory)?)
     }
 
     #[test]

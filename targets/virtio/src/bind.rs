@@ -97,7 +97,9 @@ pub(crate) enum ChoiceError {
 impl fmt::Display for ChoiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Place(option) => write!(f, "{option}: say where the device is, as in --net:NAME=pci:00:03.0 or --net:NAME=mmio:0xfeb00000"),
+            Self::Place(option) => {
+                write!(f, "{option}: say where the device is, as in --net:NAME=pci:00:03.0 or --net:NAME=mmio:0xfeb00000")
+            }
             Self::NotDeclared { option, declared } if declared.is_empty() => write!(f, "{option}: this image has no such devices"),
             Self::NotDeclared { option, declared } => write!(f, "{option}: this image's devices of that kind are {declared}"),
             Self::Registers(word) => write!(f, "{word}: write virtio_mmio.device=SIZE@ADDRESS:INTERRUPT, as in 512@0xfeb00000:5"),
@@ -226,10 +228,9 @@ impl fmt::Display for DeviceError {
                 write!(f, "{kind} device '{name}': the machine has no virtio device left for it (it has {found}): ")?;
                 match kind {
                     DeviceKind::Net => write!(f, "give QEMU -netdev user,id={name} -device virtio-net-pci,netdev={name}"),
-                    DeviceKind::Block => write!(
-                        f,
-                        "give QEMU -drive if=none,id={name},format=raw,file=FILE -device virtio-blk-pci,drive={name}"
-                    ),
+                    DeviceKind::Block => {
+                        write!(f, "give QEMU -drive if=none,id={name},format=raw,file=FILE -device virtio-blk-pci,drive={name}")
+                    }
                 }
             }
             Self::WrongChoice { kind, name, place, found } => {
@@ -287,7 +288,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::string::ToString;
-    use std::vec;
 
     const DECLARED: &[DeclaredDevice] =
         &[DeclaredDevice::net("service"), DeclaredDevice::block("disk"), DeclaredDevice::net("admin"), DeclaredDevice::net("third")];
@@ -318,13 +318,17 @@ mod tests {
         let missing = message(DeviceKind::Net, "admin");
         assert!(missing.starts_with("net device 'admin': the machine has no virtio device left for it (it has net at pci:00:02.0, rng at pci:00:1f.7): give QEMU -netdev"));
         let wrong = message(DeviceKind::Block, "disk");
-        assert_eq!(wrong, "block device 'disk': there is no virtio block device at pci:00:02.0 (the machine has net at pci:00:02.0, rng at pci:00:1f.7)");
+        assert_eq!(
+            wrong,
+            "block device 'disk': there is no virtio block device at pci:00:02.0 (the machine has net at pci:00:02.0, rng at pci:00:1f.7)"
+        );
         assert!(message(DeviceKind::Net, "disk").contains("not in this image's manifest"));
     }
 
     #[test]
     fn words_about_devices_are_taken_out() {
-        let sorted = words(&["--ipv4=10.0.0.2/24", "virtio_mmio.device=512@0xfeb00e00:12", "virtio_mmio.device=4K@3489660928:5:0", "x"]).unwrap();
+        let sorted =
+            words(&["--ipv4=10.0.0.2/24", "virtio_mmio.device=512@0xfeb00e00:12", "virtio_mmio.device=4K@3489660928:5:0", "x"]).unwrap();
         assert_eq!(sorted.registers, [(0xfeb0_0e00, 12), (0xd000_0000, 5)]);
         assert_eq!(sorted.others, ["--ipv4=10.0.0.2/24", "x"]);
         for (word, message) in [
@@ -354,6 +358,6 @@ mod tests {
     #[test]
     fn nothing_found_is_said() {
         assert_eq!(list(&[]), "none");
-        assert_eq!(list(&vec![Found { place: Place::Memory(16), kind: 99, line: 0 }]), "kind 99 at mmio:0x10");
+        assert_eq!(list(&[Found { place: Place::Memory(16), kind: 99, line: 0 }]), "kind 99 at mmio:0x10");
     }
 }

@@ -7,9 +7,9 @@ use core::fmt;
 use core::future::Future;
 use core::panic::PanicInfo;
 
+use fogbow::arguments::ArgumentError;
 use fogbow::console::ChunkWriter;
 use fogbow::heap::Heap;
-use fogbow::arguments::ArgumentError;
 use fogbow::{Image, StartError, arguments, log, status};
 use fogbow_solo5::layout::command_line;
 use fogbow_solo5::manifest::DeclaredDevice;

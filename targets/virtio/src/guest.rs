@@ -7,13 +7,14 @@ use core::task::{Context, Poll, Waker};
 use fogbow_solo5::manifest::{DeclaredDevice, DeviceKind};
 use spin::{Mutex, Once};
 
+use crate::acpi::devices::{self, ConfigurationSpace};
 use crate::bind::{self, DeviceError, Found, Place, Words};
 use crate::interrupts::{Controller, Lines};
 use crate::pci::{self, Access, Configuration};
 use crate::queue::Ring;
 use crate::transport::{SetupError, Transport};
 use crate::window::Window;
-use crate::{apic, clock, entry, mmio};
+use crate::{apic, clock, entry, firmware, mmio};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -43,7 +44,12 @@ struct Watch {
 static GUEST: Once<Guest> = Once::new();
 
 /// Makes the guest the image's.
-pub(crate) fn register(declared: &'static [DeclaredDevice], words: Words, frequencies: clock::Frequencies, heap_size: usize) -> &'static Guest {
+pub(crate) fn register(
+    declared: &'static [DeclaredDevice],
+    words: Words,
+    frequencies: clock::Frequencies,
+    heap_size: usize,
+) -> &'static Guest {
     GUEST.call_once(|| Guest {
         declared,
         words,
@@ -76,22 +82,35 @@ impl Guest {
     /// The machine's virtio devices, looked for at the first call.
     pub(crate) fn found(&self) -> &[Found] {
         self.found.call_once(|| {
-            let configuration = self.configuration();
+            let (configuration, first) = self.configuration();
             let of_function = |function| {
                 let access = Access { configuration: &*configuration, function, window: &window };
                 pci::transport::kind(&access).map(|kind| Found { place: Place::Pci(function), kind, line: 0 })
             };
-            let functions = pci::functions(&*configuration, 0).into_iter().filter_map(of_function);
-            let in_memory = self.words.registers.iter().filter_map(|(address, line)| {
-                let (kind, _) = mmio::find(window(*address, mmio::SIZE)?, *line)?;
-                Some(Found { place: Place::Memory(*address), kind, line: *line })
+            let functions = pci::functions(&*configuration, first).into_iter().filter_map(of_function);
+            let mut registers = self.words.registers.clone();
+            registers.extend(firmware::tables().map(devices::registers).into_iter().flatten());
+            registers.sort_unstable();
+            registers.dedup_by_key(|(address, _)| *address);
+            let in_memory = registers.into_iter().filter_map(|(address, line)| {
+                let (kind, _) = mmio::find(window(address, mmio::SIZE)?, line)?;
+                Some(Found { place: Place::Memory(address), kind, line })
             });
             functions.chain(in_memory).collect()
         })
     }
 
-    fn configuration(&self) -> Box<dyn Configuration> {
-        Box::new(pci::Ports)
+    /// PCI's configuration space, and the first bus in it: in memory if ACPI says where, else by ports.
+    fn configuration(&self) -> (Box<dyn Configuration>, u8) {
+        let in_memory = || {
+            let ConfigurationSpace { address, first, last } = firmware::tables().and_then(devices::configuration_space)?;
+            let start = address.checked_add(u64::from(first) << 20)?;
+            Some((pci::Ecam { window: window(start, (u64::from(last - first) + 1) << 20)?, first }, first))
+        };
+        match in_memory() {
+            Some((space, first)) => (Box::new(space), first),
+            None => (Box::new(pci::Ports), 0),
+        }
     }
 
     /// The device of the machine that is the image's device `name`.
@@ -113,7 +132,7 @@ impl Guest {
         taken.push(found.place);
         let (transport, interrupt): (Box<dyn Transport>, _) = match found.place {
             Place::Pci(function) => {
-                let configuration = self.configuration();
+                let (configuration, _) = self.configuration();
                 let access = Access { configuration: &*configuration, function, window: &window };
                 let device = pci::transport::Device::new(&access, apic::message()).map_err(Some)?;
                 (Box::new(device), device.interrupt())
@@ -132,7 +151,12 @@ impl Guest {
     }
 
     fn controllers(&self) -> Vec<Controller> {
-        window(LINES, 0x20).map(|registers| Controller { registers, first: 0 }).into_iter().collect()
+        let mut controllers = firmware::tables().map(devices::controllers).unwrap_or_default();
+        if controllers.is_empty() {
+            controllers.push((LINES, 0));
+        }
+        let usable = |(address, first)| Some(Controller { registers: window(address, 0x20)?, first });
+        controllers.into_iter().filter_map(usable).collect()
     }
 
     /// Adds a queue that may be waited for: its number for [`poll`](Self::poll).

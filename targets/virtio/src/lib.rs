@@ -23,6 +23,7 @@ mod bind;
 mod boot;
 mod clock;
 mod entry;
+mod firmware;
 mod guest;
 mod interrupts;
 mod loader;

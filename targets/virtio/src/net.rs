@@ -110,8 +110,7 @@ fn terms(setup: &Setup<'_>, budget: usize) -> Result<Terms, SetupError> {
         return Err(SetupError::Nonsense("its MTU is too small for IPv4"));
     }
     let whole = |feature| if setup.has(bits(feature)) && mtu < LARGEST_PACKET { LARGEST_PACKET } else { 0 };
-    let offload =
-        Offload { checksum: setup.has(bits(F::CSUM)), segmentation: whole(F::HOST_TSO4), reassembly: whole(F::GUEST_TSO4) };
+    let offload = Offload { checksum: setup.has(bits(F::CSUM)), segmentation: whole(F::HOST_TSO4), reassembly: whole(F::GUEST_TSO4) };
     let info = FrameInfo { mac: MacAddress([a, b, c, d, e, f]), mtu, offload };
     let merges = setup.has(bits(F::MRG_RXBUF));
     let slot = if merges { SLOT } else { (HEADER + info.largest_received()).next_multiple_of(64).max(SLOT) };

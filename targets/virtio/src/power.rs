@@ -6,10 +6,7 @@
 use core::ops::Range;
 
 use crate::acpi::{self, PowerOff};
-use crate::{apic, entry, ports};
-
-/// Where memory ends and devices begin on every machine: the interrupt controllers.
-const DEVICES: u64 = 0xfec0_0000;
+use crate::{apic, entry, firmware, ports};
 
 /// Ends the machine.
 pub(crate) fn end(status: u8) -> ! {
@@ -42,11 +39,5 @@ fn shared() -> Option<Range<u64>> {
 }
 
 fn how_to_power_off() -> Option<PowerOff> {
-    let tables = shared()?.start..DEVICES;
-    let memory = |address: u64| {
-        let is_mapped = entry::FIRMWARE.contains(&address) || tables.contains(&address);
-        // SAFETY: the page tables map it; nothing of the image lies there; a device's register at most is read, which changes no memory.
-        is_mapped.then(|| unsafe { core::ptr::with_exposed_provenance::<u8>(address as usize).read_volatile() })
-    };
-    acpi::power_off(entry::boot()?.root_pointer, entry::FIRMWARE, &memory)
+    acpi::power_off(firmware::tables()?)
 }

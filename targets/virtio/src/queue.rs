@@ -45,12 +45,6 @@ impl Descriptor {
         self.fill(piece.address, piece.length, flags, next.unwrap_or(0));
     }
 
-    /// Describes a table of descriptors.
-    pub(crate) fn set_indirect(&self, table: &'static [Self]) {
-        let length = size_of_val(table) as u32;
-        self.fill(table.as_ptr().expose_provenance() as u64, length, DescF::INDIRECT, 0);
-    }
-
     fn fill(&self, address: u64, length: u32, flags: DescF, next: u16) {
         let rest = u64::from(length) | u64::from(flags.bits().to_ne()) << 32 | u64::from(next) << 48;
         self.0[0].store(address, Ordering::Relaxed);
@@ -156,19 +150,11 @@ impl Doorbell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueError {
     /// It says that it used more buffers than it had.
-    TooMany {
-        used: u16,
-        given: u16,
-    },
+    TooMany { used: u16, given: u16 },
     /// It says that it used a buffer that it did not have.
-    NotGiven {
-        index: u32,
-    },
+    NotGiven { index: u32 },
     /// It says that it wrote more than the buffer holds.
-    TooLong {
-        length: u32,
-        room: u32,
-    },
+    TooLong { length: u32, room: u32 },
     /// What it wrote makes no sense.
     Nonsense(&'static str),
 }
@@ -216,11 +202,6 @@ impl Queue {
 
     pub(crate) fn ring(&self) -> &'static Ring {
         self.ring
-    }
-
-    /// Buffers that the device has.
-    pub(crate) fn given(&self) -> u16 {
-        self.offered.wrapping_sub(self.ring.seen.load(Ordering::Relaxed))
     }
 
     /// Offers the buffer that begins at descriptor `head`, of which the device may write `room` bytes. The device has it until [`take`](Self::take) gives

@@ -55,7 +55,9 @@ impl fmt::Display for SetupError {
             Self::Refused => f.write_str("it wants features that this driver does not have (QEMU: leave iommu_platform=on out)"),
             Self::Queue(index) => write!(f, "its queue {index} cannot be set up"),
             Self::Nonsense(what) => write!(f, "it says nonsense of itself: {what}"),
-            Self::OutOfReach => f.write_str("its registers lie where this image does not reach: the firmware gave them no address below 4 GiB"),
+            Self::OutOfReach => {
+                f.write_str("its registers lie where this image does not reach: the firmware gave them no address below 4 GiB")
+            }
         }
     }
 }

@@ -55,9 +55,7 @@ pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan) -> anyhow::R
 fn device(Attachment { kind, name, source }: &Attachment) -> anyhow::Result<[[String; 2]; 2]> {
     let option = |name: &str, value: String| [name.to_owned(), value];
     Ok(match kind {
-        DeviceKind::Net => {
-            [option("-netdev", network(name, source)?), option("-device", format!("virtio-net-pci,netdev={name},romfile="))]
-        }
+        DeviceKind::Net => [option("-netdev", network(name, source)?), option("-device", format!("virtio-net-pci,netdev={name},romfile="))],
         DeviceKind::Block => {
             // A comma in a file's name is written twice.
             let file = source.replace(',', ",,");
@@ -128,7 +126,8 @@ mod tests {
 
     #[test]
     fn devices_are_attached_as_asked_for() {
-        let options = |kind, source: &str| device(&Attachment { kind, name: "x".to_owned(), source: source.to_owned() }).unwrap().concat().join(" ");
+        let options =
+            |kind, source: &str| device(&Attachment { kind, name: "x".to_owned(), source: source.to_owned() }).unwrap().concat().join(" ");
         let device = "-device virtio-net-pci,netdev=x,romfile=";
         assert_eq!(options(DeviceKind::Net, "tap3"), format!("-netdev tap,id=x,ifname=tap3,script=no,downscript=no {device}"));
         assert_eq!(

@@ -132,9 +132,11 @@ impl Source {
     fn in_one_piece(&self, length: usize) -> Arrived {
         let (first, size) = (usize::from(self.pieces[0].0), self.slots.size());
         let last = self.pieces.len() - 1;
-        let in_order = self.pieces.iter().enumerate().all(|(index, (slot, length))| {
-            usize::from(*slot) == (first + index) % self.count && (index == last || *length == size)
-        });
+        let in_order = self
+            .pieces
+            .iter()
+            .enumerate()
+            .all(|(index, (slot, length))| usize::from(*slot) == (first + index) % self.count && (index == last || *length == size));
         let start = if in_order { first } else { self.count };
         let mut offset = 0;
         for (index, (slot, length)) in self.pieces.iter().enumerate() {

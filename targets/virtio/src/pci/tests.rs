@@ -17,9 +17,9 @@ const REGISTERS: u64 = 0xfe00_0000;
 impl Configuration for Machine {
     fn read(&self, function: Function, offset: u8) -> u32 {
         let spaces = self.spaces.borrow();
-        spaces.get(&function).map_or(u32::MAX, |space| {
-            u32::from_le_bytes(space[usize::from(offset & 0xfc)..].first_chunk().copied().unwrap())
-        })
+        spaces
+            .get(&function)
+            .map_or(u32::MAX, |space| u32::from_le_bytes(space[usize::from(offset & 0xfc)..].first_chunk().copied().unwrap()))
     }
 
     fn write(&self, function: Function, offset: u8, value: u32) {

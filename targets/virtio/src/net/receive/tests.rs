@@ -1,6 +1,6 @@
 use super::*;
-use crate::queue::tests::Device;
 use crate::queue::Doorbell;
+use crate::queue::tests::Device;
 use fogbow_net::frame::{FrameInfo, MacAddress, Offload};
 use proptest::prelude::*;
 use std::vec::Vec;
