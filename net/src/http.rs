@@ -1,4 +1,4 @@
-//! An HTTP/1.1 server (RFC 9110, RFC 9112), on any stack.
+//! An HTTP/1.1 server (RFC 9110, RFC 9112), on any stack; and a [`client`].
 //!
 //! A [`Handler`] turns requests into responses; an async closure is one, and so is [`Files`], which serves a key-value store. [`serve`] runs it:
 //!
@@ -32,6 +32,7 @@ use fogbow::time::Duration;
 use crate::{AcceptError, Listener};
 use date::Date;
 
+pub mod client;
 mod conditions;
 mod connection;
 mod content_type;
@@ -40,6 +41,7 @@ mod fields;
 mod files;
 mod framing;
 mod head;
+mod input;
 mod request;
 mod response;
 mod send;

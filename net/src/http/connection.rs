@@ -3,7 +3,6 @@
 //! Requests that are in the buffer already are answered together, in one write if they fit. A small request costs one read, one write and, once
 //! the connection's buffers have grown, no allocation.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 use core::net::SocketAddr;
@@ -11,23 +10,19 @@ use core::net::SocketAddr;
 use fogbow::time;
 
 use super::head::{Head, Scan, Scanner};
+use super::input::Input;
 use super::request::{Incoming, Progress};
 use super::send::{self, Exchange};
-use super::wire::{Broken, Wire};
+use super::wire::{Broken, Patience, Wire};
 use super::{Handler, Request, Response, Service, Status};
 use crate::Stream;
-
-/// Bytes that a connection's buffer has at first: enough for what browsers send.
-const BUFFER: usize = 1024;
-
-/// Bytes kept free behind a head, for what comes of its body.
-const BODY_BUFFER: usize = 512;
 
 /// Serves the requests of a connection until it closes.
 pub(super) async fn run<S: Stream, H: Handler>(stream: S, service: &Service<H>) {
     let peer = stream.peer();
+    let patience = Patience { body: service.limits.body_timeout, write: service.limits.write_timeout };
     let mut connection =
-        Connection { wire: Wire::new(stream, service.limits), input: Input::new(), peer, service, scratch: Vec::new(), is_first: true };
+        Connection { wire: Wire::new(stream, patience), input: Input::new(), peer, service, scratch: Vec::new(), is_first: true };
     let outcome = connection.serve().await;
     let outcome = match outcome {
         Ok(()) => connection.wire.close().await,
@@ -152,81 +147,5 @@ impl<S: Stream, H: Handler> Connection<'_, S, H> {
         self.scratch = response.fields;
         self.scratch.clear();
         Ok(keep_alive)
-    }
-}
-
-/// What has arrived and was not used yet.
-struct Input {
-    bytes: Vec<u8>,
-    from: usize,
-    to: usize,
-}
-
-impl Input {
-    fn new() -> Self {
-        Self { bytes: vec![0; BUFFER], from: 0, to: 0 }
-    }
-
-    fn pending(&self) -> &[u8] {
-        &self.bytes[self.from..self.to]
-    }
-
-    /// Skips empty lines before a request line (RFC 9112, section 2.2). False when more is needed to tell.
-    fn skip_empty_lines(&mut self) -> bool {
-        while self.pending().starts_with(b"\r\n") {
-            self.from += 2;
-        }
-        !matches!(self.pending(), b"" | b"\r")
-    }
-
-    /// Room for what arrives next, never none.
-    fn room(&mut self) -> &mut [u8] {
-        if self.from > 0 && (self.from == self.to || self.to == self.bytes.len()) {
-            self.compact();
-        }
-        if self.to == self.bytes.len() {
-            self.bytes.resize(2 * self.bytes.len(), 0);
-        }
-        &mut self.bytes[self.to..]
-    }
-
-    /// Sees to it that a body has a buffer behind a head of `length` bytes.
-    fn keep_free_behind(&mut self, length: usize) {
-        if self.bytes.len() - (self.from + length) < BODY_BUFFER {
-            self.compact();
-            let least = length + BODY_BUFFER;
-            if self.bytes.len() < least {
-                self.bytes.resize(least, 0);
-            }
-        }
-    }
-
-    fn compact(&mut self) {
-        self.bytes.copy_within(self.from..self.to, 0);
-        self.to -= self.from;
-        self.from = 0;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_buffer_does_not_grow_while_its_requests_are_small() {
-        let mut input = Input::new();
-        for round in 0..10_000 {
-            let room = input.room();
-            let length = room.len().min(100 + round % 900);
-            room[..length].fill(b'x');
-            input.to += length;
-            // A part of a request always stays behind.
-            input.from = input.to - round % 50;
-            if round % 3 == 0 {
-                input.keep_free_behind(20.min(input.pending().len()));
-            }
-            assert!(input.pending().iter().all(|byte| *byte == b'x'));
-        }
-        assert_eq!(input.bytes.len(), BUFFER);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a request's body ends: a length, or chunks (RFC 9112, sections 6.2 and 7.1).
+//! Where a body ends: a length, chunks, or the end of the connection (RFC 9112, sections 6.2, 6.3 and 7.1).
 //!
 //! Chunks are read by the letter: no white space around sizes, CR LF alone ends a line, and extensions and trailers, which are ignored, must be
 //! well-formed. What is lenient here is what request smuggling lives on.
@@ -20,6 +20,8 @@ pub(super) enum Framing {
     Length(u64),
     /// Chunks.
     Chunked(Chunked),
+    /// All until the peer closes, as a response may have it; whether it has closed.
+    UntilClose(bool),
 }
 
 impl Framing {
@@ -30,7 +32,7 @@ impl Framing {
     /// Reads what stands between data at the start of `input`. Gives how many bytes that was.
     pub(super) fn advance(&mut self, input: &[u8]) -> Result<usize, Malformed> {
         match self {
-            Self::Length(_) => Ok(0),
+            Self::Length(_) | Self::UntilClose(_) => Ok(0),
             Self::Chunked(chunked) => chunked.advance(input),
         }
     }
@@ -40,7 +42,8 @@ impl Framing {
         match self {
             Self::Length(left) => *left,
             Self::Chunked(Chunked { state: State::Data, left, .. }) => *left,
-            Self::Chunked(_) => 0,
+            Self::UntilClose(false) => u64::MAX,
+            Self::Chunked(_) | Self::UntilClose(true) => 0,
         }
     }
 
@@ -54,12 +57,13 @@ impl Framing {
                     chunked.state = State::DataCr;
                 }
             }
+            Self::UntilClose(_) => {}
         }
     }
 
     /// True when the body has been read to its end.
     pub(super) const fn is_done(&self) -> bool {
-        matches!(self, Self::Length(0) | Self::Chunked(Chunked { state: State::Done, .. }))
+        matches!(self, Self::Length(0) | Self::UntilClose(true) | Self::Chunked(Chunked { state: State::Done, .. }))
     }
 }
 

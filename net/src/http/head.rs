@@ -10,7 +10,7 @@ use super::Status;
 use super::fields::Fields;
 use super::framing::Framing;
 
-/// Header fields that a request may have.
+/// Header fields that a message may have.
 pub(super) const MAX_FIELDS: usize = 64;
 
 /// A request's method. Requests with methods not listed here are answered with 501.
@@ -33,6 +33,25 @@ pub enum Method {
 }
 
 impl Method {
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
+        }
+    }
+
+    /// True when a request may be sent again without doing more than the first (RFC 9110, section 9.2.2).
+    pub(super) const fn is_idempotent(self) -> bool {
+        !matches!(self, Self::Post | Self::Patch)
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "GET" => Self::Get,
@@ -164,7 +183,7 @@ fn after_authority(target: &str) -> Option<&str> {
 }
 
 /// True for the characters of a host and a port (RFC 3986, section 3.2, without user information).
-fn is_host(host: &[u8]) -> bool {
+pub(super) fn is_host(host: &[u8]) -> bool {
     host.iter().all(|byte| {
         byte.is_ascii_alphanumeric()
             || matches!(
@@ -230,7 +249,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn once<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Status> {
+pub(super) fn once<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Status> {
     match place.replace(value) {
         None => Ok(()),
         Some(_) => Err(Status::BAD_REQUEST),
@@ -238,7 +257,7 @@ fn once<'a>(place: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Status>
 }
 
 /// Reads a Content-Length: digits alone, not even a sign.
-fn parse_length(text: &[u8], limit: u64) -> Result<u64, Status> {
+pub(super) fn parse_length(text: &[u8], limit: u64) -> Result<u64, Status> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return Err(Status::BAD_REQUEST);
     }
@@ -248,7 +267,7 @@ fn parse_length(text: &[u8], limit: u64) -> Result<u64, Status> {
 
 /// Only `chunked`, alone, is served: other codings before it are not implemented, and without it at the end there is no telling where the body
 /// ends (RFC 9112, section 6.3).
-fn check_coding(value: &[u8]) -> Result<(), Status> {
+pub(super) fn check_coding(value: &[u8]) -> Result<(), Status> {
     let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
     if is_chunked(value) {
         return Ok(());

@@ -96,17 +96,17 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Why the body of a request cannot be read.
+/// Why a body cannot be read: that of a request at the server, or that of a response at the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BodyError {
     /// Its chunks are malformed.
     Malformed,
-    /// It is longer than the server's limit.
+    /// It is longer than this side's limit.
     TooLarge,
-    /// The client took too long to send it.
+    /// The peer took too long to send it.
     TimedOut,
-    /// The client stopped sending before its end.
+    /// The peer stopped sending before its end.
     Ended,
     /// The connection failed.
     Failed(StreamError),
@@ -126,11 +126,11 @@ impl BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => f.write_str("the request's body has malformed chunks"),
-            Self::TooLarge => f.write_str("the request's body is longer than the server allows"),
-            Self::TimedOut => f.write_str("the client took too long to send the request's body"),
-            Self::Ended => f.write_str("the request's body ended early"),
-            Self::Failed(error) => write!(f, "the request's body: {error}"),
+            Self::Malformed => f.write_str("the body has malformed chunks"),
+            Self::TooLarge => f.write_str("the body is longer than this side allows"),
+            Self::TimedOut => f.write_str("the peer took too long to send the body"),
+            Self::Ended => f.write_str("the body ended early"),
+            Self::Failed(error) => write!(f, "the body: {error}"),
         }
     }
 }
@@ -153,7 +153,7 @@ impl From<Broken> for BodyError {
     }
 }
 
-/// How far the body of a request has been read.
+/// How far a body has been read.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) framing: Framing,
@@ -167,7 +167,7 @@ pub(super) struct Progress {
     pub(super) failed: Option<BodyError>,
 }
 
-/// The body of a request on its way in.
+/// A body on its way in.
 pub(super) struct Incoming<'a> {
     pub(super) progress: &'a mut Progress,
     /// The connection's buffer behind the head.
@@ -176,7 +176,7 @@ pub(super) struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    async fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
+    pub(super) async fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
         match self.progress.failed {
             Some(error) => Err(error),
             None => self.try_read(into).await.inspect_err(|error| self.progress.failed = Some(*error)),
@@ -216,7 +216,8 @@ impl Incoming<'_> {
                 self.source.ask_for_body();
             }
             let data = progress.framing.data();
-            if data > progress.allowance {
+            let is_until_close = matches!(progress.framing, Framing::UntilClose(_));
+            if data > progress.allowance && !is_until_close {
                 return Err(BodyError::TooLarge);
             }
             let buffered = &self.buffer[progress.from..progress.to];
@@ -228,7 +229,13 @@ impl Incoming<'_> {
                     progress.to = some(self.source.read(self.buffer).await?)?;
                     continue;
                 }
-                (_, 0) => some(self.source.read(&mut into[..wanted]).await?)?,
+                (_, 0) => match self.source.read(&mut into[..wanted]).await? {
+                    0 if is_until_close => {
+                        progress.framing = Framing::UntilClose(true);
+                        break;
+                    }
+                    length => some(length)?,
+                },
                 (_, available) => {
                     let length = wanted.min(available);
                     into[..length].copy_from_slice(&buffered[..length]);
@@ -237,7 +244,7 @@ impl Incoming<'_> {
                 }
             };
             progress.framing.take(length as u64);
-            progress.allowance -= length as u64;
+            progress.allowance = progress.allowance.checked_sub(length as u64).ok_or(BodyError::TooLarge)?;
             return Ok(length);
         }
         Ok(0)

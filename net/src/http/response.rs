@@ -5,7 +5,7 @@ use core::fmt::{self, Display};
 use core::future::Future;
 
 use super::Status;
-use super::framing::{is_field_value, is_token};
+use super::fields::append_field;
 
 /// A response; [`Request::respond`](super::Request::respond) makes it. The server adds `date`, `content-length` or `transfer-encoding`, and
 /// `connection` by itself.
@@ -24,17 +24,7 @@ impl<B> Response<B> {
     /// In debug builds, when `name` is no token (RFC 9110, section 5.6.2).
     #[must_use]
     pub fn with_field(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
-        debug_assert!(!name.is_empty() && name.bytes().all(is_token), "the name of a header field is no token: {name:?}");
-        self.fields.extend_from_slice(name.as_bytes());
-        self.fields.extend_from_slice(b": ");
-        let start = self.fields.len();
-        self.fields.extend_from_slice(value.as_ref());
-        for byte in &mut self.fields[start..] {
-            if !is_field_value(*byte) {
-                *byte = b' ';
-            }
-        }
-        self.fields.extend_from_slice(b"\r\n");
+        append_field(&mut self.fields, name, value.as_ref());
         self
     }
 

@@ -23,7 +23,7 @@ impl Exchange {
 
 /// How a body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     /// Not at all: the status allows none.
     None,
     /// So many bytes.
@@ -79,7 +79,7 @@ fn write_head(output: &mut Vec<u8>, status: Status, fields: &[u8], coding: Codin
 }
 
 /// Adds a content length: what every response has is written without the machinery of formatting.
-fn append_length(output: &mut Vec<u8>, length: u64) {
+pub(super) fn append_length(output: &mut Vec<u8>, length: u64) {
     let mut digits = [b'0'; u64::MAX.ilog10() as usize + 1];
     let mut rest = length;
     let mut first = digits.len();
@@ -93,7 +93,7 @@ fn append_length(output: &mut Vec<u8>, length: u64) {
     output.extend_from_slice(b"\r\n");
 }
 
-async fn write_body<S: Stream>(wire: &mut Wire<S>, body: &mut impl Body, coding: Coding) -> Result<(), Broken> {
+pub(super) async fn write_body<S: Stream>(wire: &mut Wire<S>, body: &mut impl Body, coding: Coding) -> Result<(), Broken> {
     let end = match coding {
         Coding::None => 0,
         Coding::Length(length) => length,
@@ -126,7 +126,7 @@ async fn write_chunk<S: Stream>(wire: &mut Wire<S>, bytes: &[u8]) -> Result<(), 
     wire.flush().await
 }
 
-fn append(output: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+pub(super) fn append(output: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     struct Output<'a>(&'a mut Vec<u8>);
     impl Write for Output<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -8,13 +8,12 @@ use core::task::Poll;
 
 use fogbow::time::{self, Duration, Instant, Sleep};
 
-use super::Limits;
 use crate::{Stream, StreamError};
 
 /// Bytes gathered before they are written. Larger bodies fill it up once and go on directly, so that they are not copied.
 const GATHERED: usize = 4096;
 
-/// How long a connection that this server closes is read on for (RFC 9112, section 9.6): a peer that still sends would otherwise be answered
+/// How long a connection that a server closes is read on for (RFC 9112, section 9.6): a peer that still sends would otherwise be answered
 /// with a reset, which can destroy the response on its way.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -28,7 +27,7 @@ pub(super) enum Broken {
     TimedOut,
     /// The stream failed.
     Failed(StreamError),
-    /// The response's body failed after its head was sent.
+    /// The body that is sent failed after its head was sent.
     Interrupted,
 }
 
@@ -38,18 +37,27 @@ impl From<StreamError> for Broken {
     }
 }
 
+/// How long a peer may take for each part of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// From one part of a body to the next.
+    pub(super) body: Duration,
+    /// Until it takes more of what is sent.
+    pub(super) write: Duration,
+}
+
 pub(super) struct Wire<S> {
     stream: S,
     output: Vec<u8>,
     /// Something was written that has not been flushed.
     is_dirty: bool,
     alarm: Alarm,
-    limits: Limits,
+    patience: Patience,
 }
 
 impl<S: Stream> Wire<S> {
-    pub(super) fn new(stream: S, limits: Limits) -> Self {
-        Self { stream, output: Vec::new(), is_dirty: false, alarm: Alarm::new(), limits }
+    pub(super) const fn new(stream: S, patience: Patience) -> Self {
+        Self { stream, output: Vec::new(), is_dirty: false, alarm: Alarm::new(), patience }
     }
 
     /// What will be sent next; text may be added to it.
@@ -77,14 +85,14 @@ impl<S: Stream> Wire<S> {
             return Ok(());
         }
         self.write_gathered().await?;
-        write_all(&mut self.stream, &mut self.alarm, self.limits.write_timeout, rest).await
+        write_all(&mut self.stream, &mut self.alarm, self.patience.write, rest).await
     }
 
     /// Sends all that was written.
     pub(super) async fn flush(&mut self) -> Result<(), Broken> {
         self.write_gathered().await?;
         if self.is_dirty {
-            let allowance = self.limits.write_timeout;
+            let allowance = self.patience.write;
             self.alarm.guard(|| time::now() + allowance, self.stream.flush()).await??;
             self.is_dirty = false;
         }
@@ -107,6 +115,13 @@ impl<S: Stream> Wire<S> {
         Ok(())
     }
 
+    /// True while the peer has sent nothing, nor closed the connection.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut read = pin!(self.stream.read(&mut byte));
+        poll_fn(|context| Poll::Ready(read.as_mut().poll(context).is_pending())).await
+    }
+
     /// Resets the connection.
     pub(super) fn abort(self) {
         self.stream.abort();
@@ -115,7 +130,7 @@ impl<S: Stream> Wire<S> {
     async fn write_gathered(&mut self) -> Result<(), Broken> {
         if !self.output.is_empty() {
             self.is_dirty = true;
-            write_all(&mut self.stream, &mut self.alarm, self.limits.write_timeout, &self.output).await?;
+            write_all(&mut self.stream, &mut self.alarm, self.patience.write, &self.output).await?;
             self.output.clear();
         }
         Ok(())
@@ -132,7 +147,7 @@ async fn write_all<S: Stream>(stream: &mut S, alarm: &mut Alarm, allowance: Dura
     Ok(())
 }
 
-/// Where the body of a request comes from, whatever the stream is: this keeps streams out of the types that handlers see.
+/// Where a body comes from, whatever the stream is: this keeps streams out of the types that handlers see.
 pub(super) trait Source {
     /// Reads as [`Wire::read_until`] does, within the time allowed for bodies.
     fn read<'a>(&'a mut self, into: &'a mut [u8]) -> Pin<Box<dyn Future<Output = Result<usize, Broken>> + 'a>>;
@@ -143,7 +158,7 @@ pub(super) trait Source {
 
 impl<S: Stream> Source for Wire<S> {
     fn read<'a>(&'a mut self, into: &'a mut [u8]) -> Pin<Box<dyn Future<Output = Result<usize, Broken>> + 'a>> {
-        let allowance = self.limits.body_timeout;
+        let allowance = self.patience.body;
         Box::pin(self.read_until(into, move || time::now() + allowance))
     }
 
