@@ -125,8 +125,7 @@ fn checksum(block: &[u8; UNIT]) -> u32 {
 /// Octal digits between spaces and NULs, or GNU's big-endian number behind the bit 0x80.
 fn number(field: &[u8]) -> Option<u64> {
     if let [0x80, rest @ ..] = field {
-        let (high, low) = rest.split_at(rest.len() - 8);
-        return if high.iter().all(|byte| *byte == 0) { Some(u64::from_be_bytes(low.try_into().ok()?)) } else { None };
+        return rest.iter().try_fold(0_u64, |number, byte| number.checked_mul(256)?.checked_add(u64::from(*byte)));
     }
     let text = core::str::from_utf8(field).ok()?.trim_matches([' ', '\0']);
     if text.is_empty() { Some(0) } else { u64::from_str_radix(text, 8).ok() }
@@ -156,4 +155,44 @@ pub(super) fn extended_name(records: &[u8]) -> Result<Option<String>, &'static s
         rest = &rest[length..];
     }
     Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_octal_or_gnu() {
+        for (field, expected) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"  17 \0\0\0", Some(0o17)),
+            (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"0000648\0", None),
+            (b"\x80\0\0\0\0\0\x01\x02", Some(0x102)),
+            (b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff", Some(u64::MAX)),
+            (b"\x80\0\0\x01\0\0\0\0\0\0\0\0", None),
+        ] {
+            assert_eq!(number(field), expected, "{field:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_or_refused(mut block in proptest::collection::vec(any::<u8>(), UNIT), digits in any::<bool>()) {
+            if digits {
+                block[SIZE][0] = 0x80;
+                block[MODIFIED][0] = 0x80;
+            }
+            let mut block: [u8; UNIT] = block.try_into().unwrap();
+            let _ = Header::read(&block);
+            let sum = format!("{:06o}\0 ", checksum(&block));
+            block[CHECKSUM].copy_from_slice(sum.as_bytes());
+            let _ = Header::read(&block);
+            for field in [MODE, USER, GROUP, SIZE, MODIFIED, CHECKSUM] {
+                block[field.start] = 0x80;
+                let _ = number(&block[field]);
+            }
+        }
+    }
 }
