@@ -154,6 +154,32 @@ fn circles_of_directories_end() {
     });
 }
 
+/// Neither a size that nothing has nor a directory whose clusters lead in a circle makes an operation take memory or time without bound.
+#[test]
+fn sizes_and_chains_that_cannot_be_are_errors() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let whole = store(&disk).await;
+        whole.set(key("A"), &[1; 600]).await.unwrap();
+        // A sector takes 16 entries, so that the directory's last has no end.
+        for number in 0..14 {
+            whole.set(key(&std::format!("D/{number}")), &[2; 10]).await.unwrap();
+        }
+        let mut image = vec![0; usize::from(SECTORS) * 512];
+        disk.read(0, &mut image).await.unwrap();
+        let entry = |name: &[u8; 11]| image.windows(11).position(|window| window == name).unwrap();
+        let size = entry(b"A          ") + 28;
+        disk.damage((size / 512) as u64, size % 512, &[0xff; 4]);
+        let cluster = usize::from(u16::from_le_bytes([image[entry(b"D          ") + 26], image[entry(b"D          ") + 27]]));
+        let link = 512 + 2 * cluster;
+        disk.damage((link / 512) as u64, link % 512, &(cluster as u16).to_le_bytes());
+        let damaged = store(&disk).await;
+        assert!(damaged.get(key("A")).await.unwrap_err().to_string().contains("larger than the volume"));
+        let endless = damaged.list(key("D")).await.unwrap_err().to_string();
+        assert!(endless.contains("more entries than there can be") || endless.contains("leads in circles"), "{endless}");
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     /// Whatever the table and the directories say, every operation ends, with a value or an error.

@@ -19,6 +19,9 @@ use crate::key::{Key, MAX_SEGMENT};
 /// Directories and files that an operation has open at once.
 const OPEN: usize = 4;
 
+/// The most entries of a directory: 2 MiB of 32 bytes each (Microsoft, "FAT32 File System Specification", section 6).
+const MOST_ENTRIES: usize = 65_536;
+
 /// The types of a FAT16 and a FAT32 partition, which embedded-sdmmc takes for the same.
 const FAT: u8 = 0x0c;
 
@@ -140,6 +143,8 @@ pub(super) fn kind(attributes: Attributes) -> Kind {
 pub(super) struct Volume<'a> {
     manager: VolumeManager<Disk<'a>, Now, OPEN, OPEN, 1>,
     volume: RawVolume,
+    /// In bytes.
+    capacity: u64,
 }
 
 impl<'a> Volume<'a> {
@@ -147,7 +152,7 @@ impl<'a> Volume<'a> {
         check(attempt)?;
         let manager = VolumeManager::new_with_limits(Disk(attempt), Now(now), 1);
         let volume = manager.open_raw_volume(VolumeIdx(0))?;
-        Ok(Self { manager, volume })
+        Ok(Self { manager, volume, capacity: attempt.info().capacity() })
     }
 
     /// Ends an operation: a volume that is closed has written what it knows of free space.
@@ -157,28 +162,40 @@ impl<'a> Volume<'a> {
         Ok(value)
     }
 
-    /// What is in an open directory, with the names that it shows.
-    fn entries(&self, directory: RawDirectory) -> Result<Vec<(String, DirEntry)>, Failure> {
+    /// Looks at what is in an open directory, with the names that it shows.
+    fn visit(&self, directory: RawDirectory, mut look: impl FnMut(&str, &DirEntry)) -> Result<(), Failure> {
         // A name of 255 UTF-16 units takes three times as many bytes at most.
         let mut storage = [0; 3 * MAX_SEGMENT];
         let mut names = LfnBuffer::new(&mut storage);
-        let mut entries = Vec::new();
+        let mut count = 0;
         self.manager.iterate_dir_lfn(directory, &mut names, |entry, long| {
-            let name = long.map_or_else(|| entry.name.to_string(), ToString::to_string);
+            count += 1;
+            if count > MOST_ENTRIES {
+                return core::ops::ControlFlow::Break(());
+            }
+            let short = entry.name.to_string();
+            let name = long.unwrap_or(&short);
             if !entry.attributes.is_volume() && name != "." && name != ".." {
-                entries.push((name, entry.clone()));
+                look(name, entry);
             }
             core::ops::ControlFlow::Continue(())
         })?;
-        Ok(entries)
+        if count > MOST_ENTRIES {
+            return Err(Failure::Volume("a directory has more entries than there can be: the volume is damaged".into()));
+        }
+        Ok(())
     }
 
     fn entry(&self, directory: RawDirectory, segment: &str) -> Result<Option<DirEntry>, Failure> {
-        let is_it =
-            |name: &str, entry: &DirEntry| name.eq_ignore_ascii_case(segment) || entry.name.to_string().eq_ignore_ascii_case(segment);
-        let entries = self.entries(directory)?;
-        let exact = entries.iter().find(|(name, _)| name == segment);
-        Ok(exact.or_else(|| entries.iter().find(|(name, entry)| is_it(name, entry))).map(|(_, entry)| entry.clone()))
+        let (mut exact, mut other) = (None, None);
+        self.visit(directory, |name, entry| {
+            if name == segment {
+                exact.get_or_insert_with(|| entry.clone());
+            } else if name.eq_ignore_ascii_case(segment) || entry.name.to_string().eq_ignore_ascii_case(segment) {
+                other.get_or_insert_with(|| entry.clone());
+            }
+        })?;
+        Ok(exact.or(other))
     }
 
     /// Opens the directory of these segments; makes those that are missing if that is wished, else gives `None`.
@@ -225,11 +242,15 @@ impl<'a> Volume<'a> {
     pub(super) fn list(&self, key: Key<'_>) -> Result<Vec<(String, Kind, DirEntry)>, Failure> {
         let segments = key.as_str().split('/').filter(|segment| !segment.is_empty());
         let directory = self.directory(segments, false)?.ok_or(Failure::NotFound)?;
-        let entries = self.entries(directory)?;
+        let mut entries = Vec::new();
+        self.visit(directory, |name, entry| {
+            // A name that is no key cannot be asked for.
+            if !name.contains('/') && Key::new(name).is_ok() {
+                entries.push((name.to_string(), kind(entry.attributes), entry.clone()));
+            }
+        })?;
         self.manager.close_dir(directory)?;
-        // A name that is no key cannot be asked for.
-        let named = entries.into_iter().filter(|(name, _)| !name.contains('/') && Key::new(name).is_ok());
-        Ok(named.map(|(name, entry)| (name, kind(entry.attributes), entry)).collect())
+        Ok(entries)
     }
 
     /// At most `length` bytes of a file from `at` on.
@@ -238,7 +259,13 @@ impl<'a> Volume<'a> {
         let entry = self.entry(directory, name)?.ok_or(Failure::NotFound)?;
         let file = self.manager.open_file_in_dir(directory, entry.name, Mode::ReadOnly)?;
         self.manager.file_seek_from_start(file, at.min(entry.size))?;
-        let mut value = vec![0; length.min((entry.size - at.min(entry.size)) as usize)];
+        if u64::from(entry.size) > self.capacity {
+            return Err(Failure::Volume("the file is larger than the volume: the volume is damaged".into()));
+        }
+        let length = length.min((entry.size - at.min(entry.size)) as usize);
+        let mut value = Vec::new();
+        value.try_reserve_exact(length).map_err(|_| Failure::Volume(alloc::format!("{length} bytes do not fit into memory")))?;
+        value.resize(length, 0);
         let mut filled = 0;
         while filled < value.len() {
             match self.manager.read(file, &mut value[filled..])? {
