@@ -9,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::{OnceCell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell};
 use core::future::Future;
 use core::pin::Pin;
 
@@ -23,7 +23,7 @@ use crate::logs::Filter;
 use crate::platform::{Platform, Wait};
 use crate::random::Generator;
 use crate::statistics::Counters;
-use crate::task::Task;
+use crate::task::{Ending, Task};
 use crate::time::Instant;
 use crate::timers::TimerQueue;
 
@@ -42,6 +42,8 @@ pub(crate) struct Runtime {
     pub(crate) counters: Counters,
     /// What runs when `start` has returned, the last one first.
     pub(crate) exit_hooks: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// Set when the image is to end although `start` has not.
+    pub(crate) ending: Cell<Option<Ending>>,
     ready: Arc<ReadyQueue>,
 }
 
@@ -57,6 +59,7 @@ impl Runtime {
             random: OnceCell::new(),
             counters: Counters::new(start),
             exit_hooks: RefCell::default(),
+            ending: Cell::new(None),
             ready: Arc::new(ReadyQueue(Mutex::new(VecDeque::new()))),
         })
     }
@@ -77,18 +80,25 @@ impl Runtime {
         Task::new(task)
     }
 
-    /// Runs `future` and all tasks that it spawns, until `future` ends. Tasks that are ready or asleep then are dropped; those that wait for a
-    /// device go with it.
-    pub(crate) fn block_on<F>(self: &Rc<Self>, future: F) -> F::Output
+    /// Runs `future` and all tasks that it spawns, until `future` ends, or is dropped because the image [ends](Self::ending) before: the result is `None`
+    /// then. Tasks that are ready or asleep then are dropped; those that wait for a device go with it.
+    pub(crate) fn block_on<F>(self: &Rc<Self>, future: F) -> Option<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
         let _entered = current::enter(Rc::clone(self));
         let main = self.spawn(future);
-        self.run_until_finished(&main);
+        self.run_until(|| main.is_finished() || self.ending.get().is_some());
+        // A main task that has not ended is dropped before the first hook runs: what it holds is free.
+        let main = if main.is_finished() {
+            Some(main)
+        } else {
+            drop(main);
+            None
+        };
         self.run_exit_hooks();
-        let output = embassy_futures::block_on(main);
+        let output = main.map(embassy_futures::block_on);
         // Dropping a task's last waker makes it ready once more, to be dropped with its future: timers first, then what that made ready.
         let timers = self.timers.borrow_mut().take_all();
         drop(timers);
@@ -101,16 +111,16 @@ impl Runtime {
         loop {
             let Some(hook) = self.exit_hooks.borrow_mut().pop() else { return };
             let hook = self.spawn(hook);
-            self.run_until_finished(&hook);
+            self.run_until(|| hook.is_finished());
         }
     }
 
-    fn run_until_finished<T>(&self, task: &Task<T>) {
+    fn run_until(&self, is_over: impl Fn() -> bool) {
         let mut rounds_since_poll = 0;
-        while !task.is_finished() {
+        while !is_over() {
             let more = self.run_round();
             rounds_since_poll += 1;
-            if task.is_finished() {
+            if is_over() {
                 break;
             }
             if !more || rounds_since_poll >= ROUNDS_PER_POLL {

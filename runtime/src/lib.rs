@@ -39,7 +39,7 @@ mod timers;
 pub use platform::Platform;
 pub use start::{Image, StartError, run, status};
 pub use statistics::{Statistics, statistics};
-pub use task::{Task, at_exit, spawn};
+pub use task::{Task, at_exit, restart, shut_down, spawn};
 
 /// The logging facade that the runtime's logger serves; see [`logs`].
 pub use log;

@@ -100,6 +100,9 @@ pub unsafe trait Platform {
     /// How much memory there is and how much is used.
     fn memory(&self) -> Memory;
 
+    /// Starts the machine, and the image with it, anew; returns where the target cannot do that.
+    fn restart(&self) {}
+
     /// Ends the image at once with `status`.
     fn exit(&self, status: u8) -> !;
 }

@@ -68,7 +68,7 @@ impl Simulation {
     /// Runs `future`, and the tasks that it spawns, until it ends.
     ///
     /// # Panics
-    /// When every task waits for something that can no longer happen.
+    /// When every task waits for something that can no longer happen, or one of them [ends the image](crate::shut_down).
     pub fn block_on<F>(&self, future: F) -> F::Output
     where
         F: Future + 'static,
@@ -76,7 +76,8 @@ impl Simulation {
     {
         let filter = Filter::default();
         logs::install(&filter);
-        Runtime::new(self.platform(), self.arguments.take(), filter).block_on(future)
+        let output = Runtime::new(self.platform(), self.arguments.take(), filter).block_on(future);
+        output.expect("the image was ended before its future")
     }
 
     /// The node's platform.

@@ -13,6 +13,7 @@ use crate::console::ChunkWriter;
 use crate::executor::Runtime;
 use crate::logs::{self, Filter};
 use crate::platform::Platform;
+use crate::task::Ending;
 
 /// The statuses with which an image ends.
 pub mod status {
@@ -125,7 +126,13 @@ where
         None => Filter::default(),
     };
     logs::install(&filter);
-    Runtime::new(platform, arguments, filter).block_on(start())
+    let runtime = Runtime::new(Rc::clone(&platform), arguments, filter);
+    let output = runtime.block_on(start());
+    if runtime.ending.get() == Some(Ending::Restart) {
+        platform.restart();
+        return Err(StartError { message: "it cannot start anew on this target: start it again".into(), status: status::FAILURE });
+    }
+    output.unwrap_or(Ok(()))
 }
 
 fn print(platform: &dyn Platform, text: fmt::Arguments<'_>) {
@@ -166,6 +173,35 @@ mod tests {
             assert_eq!(run_with(&[], Err(error)), (64, "test: error: argument --n is needed: give --n=VALUE\n".into()));
         }
         assert_eq!(run_with(&[], Err(StartError::application(Box::<dyn Error>::from(fmt::Error)))).0, 1);
+    }
+
+    #[test]
+    fn an_image_ends_before_its_start_with_its_hooks_run() {
+        let ended_by = |end: fn()| {
+            let simulation = Simulation::new(1);
+            let status = run(simulation.platform(), &IMAGE, Ok(["--n=1"]), move || async move {
+                let held = Held;
+                crate::at_exit(async { crate::println!("hook") });
+                crate::spawn(async move { end() }).detach();
+                core::future::pending::<()>().await;
+                drop(held);
+                Ok(())
+            });
+            (status, simulation.console())
+        };
+        assert_eq!(ended_by(crate::shut_down), (0, "dropped\nhook\n".into()));
+        let (status, console) = ended_by(crate::restart);
+        assert_eq!(status, 1);
+        assert!(console.contains("hook\ntest: error: it cannot start anew"), "{console}");
+    }
+
+    /// Says when it is dropped.
+    struct Held;
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            crate::println!("dropped");
+        }
     }
 
     #[test]

@@ -51,6 +51,41 @@ pub fn at_exit<F: Future<Output = ()> + 'static>(hook: F) {
     current::with(|runtime| runtime.exit_hooks.borrow_mut().push(Box::pin(hook)));
 }
 
+/// How an image ends although `start` has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    PowerOff,
+    Restart,
+}
+
+/// Ends the image in success although `start` has not ended: its future is dropped, then the [hooks](at_exit) run. Targets call it when the host asks the
+/// image to end, by a machine's power button for example; an application may.
+///
+/// # Panics
+/// When no runtime is running.
+///
+/// ```no_run
+/// # async fn stopped_by_an_administrator() {}
+/// # async fn start() {
+/// fogbow::spawn(async {
+///     stopped_by_an_administrator().await;
+///     fogbow::shut_down();
+/// })
+/// .detach();
+/// # }
+/// ```
+pub fn shut_down() {
+    current::with(|runtime| runtime.ending.set(Some(Ending::PowerOff)));
+}
+
+/// As [`shut_down`], but then the machine starts anew. On a target that has no machine to start anew the image ends in failure and says so.
+///
+/// # Panics
+/// When no runtime is running.
+pub fn restart() {
+    current::with(|runtime| runtime.ending.set(Some(Ending::Restart)));
+}
+
 /// A handle to a spawned task: await it to join the task and take its output; drop it to cancel the task; [`detach`](Task::detach) it to let it
 /// run on alone.
 #[derive(Debug)]
