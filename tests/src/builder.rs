@@ -229,10 +229,10 @@ pub fn boot(kernel: Option<&Path>, run: &Run<'_>) -> Result<Guest> {
     let found = Command::new(QEMU).arg("--version").output();
     found.map_err(|error| Skip(format!("{QEMU}: {error}")))?;
     let mut command = command_in(run.namespace, Path::new(QEMU));
-    if !run.tender.contains(&"-machine") {
-        command.args(["-machine", "q35"]);
+    for default in [["-machine", "q35"], ["-accel", "tcg"], ["-cpu", "max"]].iter().filter(|default| !run.tender.contains(&default[0])) {
+        command.args(default);
     }
-    command.args(["-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-m", &run.memory.to_string()]);
     for option in run.tender {
         command.args(qemu_options(option)?);
@@ -277,7 +277,10 @@ fn is_on(run: &Run<'_>, machine: &str) -> bool {
 const QEMU: &str = "qemu-system-x86_64";
 
 /// Checks once that a guest runs on `/dev/kvm`.
-fn require_kvm() -> Result<()> {
+///
+/// # Errors
+/// [`Skip`] when none does.
+pub fn require_kvm() -> Result<()> {
     static WORKS: LazyLock<Result<(), String>> = LazyLock::new(|| {
         let open = std::fs::File::options().read(true).write(true).open("/dev/kvm");
         open.map(drop).map_err(|error| format!("/dev/kvm: {error}"))

@@ -9,6 +9,7 @@ pub mod client;
 pub mod faults;
 pub mod guest;
 pub mod measure;
+pub mod monitor;
 pub mod nested;
 pub mod network;
 pub mod trial;

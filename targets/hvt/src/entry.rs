@@ -99,7 +99,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
             // SAFETY: nothing has read it yet; nothing on this stack is used again.
             unsafe {
                 *BOOT.0.get() = Some(Boot { info, layout });
-                entry::start(program, root, stack_end)
+                entry::start(program, root, stack_end, &[])
             }
         }
         Err(error) => fail(&error),

@@ -9,11 +9,11 @@ use fogbow_x86::descriptors::Gate;
 use crate::ports;
 
 /// Where the controller's registers are. Firmware leaves them there.
-const BASE: usize = 0xfee0_0000;
+pub(crate) const BASE: usize = 0xfee0_0000;
 
 /// Registers (table 11-1).
 const ID: usize = 0x20;
-const END_OF_INTERRUPT: usize = 0xb0;
+pub(crate) const END_OF_INTERRUPT: usize = 0xb0;
 const SPURIOUS: usize = 0xf0;
 const TIMER: usize = 0x320;
 const INITIAL_COUNT: usize = 0x380;

@@ -15,8 +15,9 @@ use fogbow_solo5::layout::command_line;
 use fogbow_solo5::manifest::DeclaredDevice;
 
 use crate::bind::{ChoiceError, Words};
+use crate::clock::Clock;
 use crate::platform::Machine;
-use crate::{apic, clock, entry, guest, power, serial};
+use crate::{apic, entry, guest, power, serial};
 
 /// Why an image could not start.
 enum BootError {
@@ -35,7 +36,7 @@ impl fmt::Display for BootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entry => f.write_str("it was entered in another place than its entry point"),
-            Self::Clock => f.write_str("the machine has no interval timer to measure its clocks with: leave pit=off out"),
+            Self::Clock => f.write_str("the machine has no clock: leave pit=off or hpet=off out"),
             Self::Choice(error) => error.fmt(f),
         }
     }
@@ -53,11 +54,15 @@ where
     // SAFETY: passed on to the caller.
     match unsafe { prepare(heap, devices) } {
         Ok((machine, words)) => {
+            let clock = Rc::clone(&machine.clock);
             let start = || {
                 let start = start();
-                async {
+                async move {
                     if let Some(boot) = entry::boot() {
-                        log::debug!("started by {}, {} MiB of memory", boot.protocol, boot.layout.memory() >> 20);
+                        log::debug!("started by {}, {} MiB of memory, time by {clock}", boot.protocol, boot.layout.memory() >> 20);
+                    }
+                    if clock.is_doubtful() {
+                        log::info!("the clock may be off: give the machine an invariant time stamp counter, hpet=on, or KVM's clock");
                     }
                     start.await
                 }
@@ -87,7 +92,7 @@ unsafe fn prepare(heap: &'static Heap, devices: &'static [DeclaredDevice]) -> Re
         size += length;
     }
     apic::set_up();
-    let frequencies = clock::measure().ok_or(BootError::Clock)?;
+    let (clock, timer) = Clock::find().ok_or(BootError::Clock)?;
     let (words, others) = match arguments::split(&command_line(boot.command_line())) {
         Ok(words) => {
             let mut words = Words::sort(words, devices).map_err(BootError::Choice)?;
@@ -96,8 +101,8 @@ unsafe fn prepare(heap: &'static Heap, devices: &'static [DeclaredDevice]) -> Re
         }
         Err(error) => (Words::default(), Err(error)),
     };
-    let guest = guest::register(devices, words, frequencies, size);
-    Ok((Machine::new(guest, heap, boot.layout.memory() as usize, frequencies), others))
+    let guest = guest::register(devices, words, timer, size);
+    Ok((Machine::new(guest, heap, boot.layout.memory() as usize, clock), others))
 }
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].

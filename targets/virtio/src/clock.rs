@@ -1,29 +1,137 @@
-//! Clocks: how fast the processor's counter and the interrupt controller's timer run, and what the real-time clock says.
+//! Clocks: which there are, which is used, and how fast the interrupt controller's timer runs by it.
+//!
+//! In this order: KVM's clock; the time stamp counter where the processor says that it is invariant, and its frequency; the high precision event timer, with
+//! the time stamp counter for the time between two looks at it, whether that is invariant or not; the time stamp counter, measured against the interval timer.
+//! Limit: the last is as good as the counter, which is not said to be invariant there; the image says so in its log.
 
+use core::cell::Cell;
+use core::fmt;
 use core::num::NonZeroU64;
 
-use jiff::civil::DateTime;
-use jiff::tz::Offset;
+use fogbow::counter::{CounterClock, FollowedClock, Reading};
 
 use crate::apic;
-use crate::ports::{REAL_TIME_CLOCK, TIMER, read, write};
+use hpet::Hpet;
+use interval_timer::IntervalTimer;
+use kvm::KvmClock;
 
-/// Ticks of the interval timer per second (Intel 8254 in a PC: 105/88 MHz).
-const TIMER_FREQUENCY: u64 = 1_193_182;
+mod hpet;
+mod interval_timer;
+pub(crate) mod kvm;
+mod real_time;
 
-/// Ticks that frequencies are measured over: 10 ms.
-const MEASURED_TICKS: u16 = 11_932;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// How often the interval timer is looked at before it counts as absent. A look takes half a microsecond or more.
-const LOOKS: u32 = 1_000_000;
+/// How long the interrupt controller's timer is measured, in nanoseconds: a halt that ends late or early by some parts in a thousand does no harm.
+const TIMER_MEASURED: u64 = 1_000_000;
 
-/// What the counters run at, per second.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Frequencies {
-    /// The processor's time stamp counter.
-    pub(crate) counter: NonZeroU64,
-    /// The interrupt controller's timer, as [`apic`] sets it up.
-    pub(crate) timer: NonZeroU64,
+/// How long the time stamp counter is measured where it is all there is.
+const COUNTER_MEASURED: u64 = 10_000_000;
+
+/// How often counters are read together, to take the fastest reading: others may have been interrupted by the host.
+const READINGS: u32 = 5;
+
+/// How often a clock is looked at while something is measured, before it counts as standing still.
+const LOOKS: u32 = 10_000_000;
+
+/// A clock to measure others with.
+trait Reference {
+    /// Nanoseconds since any time.
+    fn nanos(&self) -> u64;
+}
+
+/// The monotonic clock.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    source: Source,
+    /// What the source showed at first.
+    start: u64,
+    latest: Cell<u64>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Kvm(KvmClock),
+    /// The counter, invariant at a stated frequency.
+    Invariant(CounterClock),
+    Followed(FollowedClock, Hpet),
+    /// The counter, measured; the flag is whether it is invariant.
+    Measured(CounterClock, bool),
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.source {
+            Source::Kvm(_) => "KVM's clock",
+            Source::Invariant(_) => "the invariant time stamp counter",
+            Source::Followed(..) => "the high precision event timer",
+            Source::Measured(_, true) => "the invariant time stamp counter, measured",
+            Source::Measured(_, false) => "the time stamp counter, which is not said to be invariant",
+        })
+    }
+}
+
+impl Clock {
+    /// The machine's best clock, and how often the interrupt controller's timer counts in a second; `None` when the machine has no clock.
+    pub(crate) fn find() -> Option<(Self, NonZeroU64)> {
+        if let Some(clock) = KvmClock::find() {
+            let (_, timer) = measure(&clock, TIMER_MEASURED)?;
+            return Some((Self::new(Source::Kvm(clock)), timer));
+        }
+        let hpet = Hpet::find();
+        if let Some(frequency) = stated_frequency() {
+            let clock = CounterClock::new(frequency, counter());
+            let (_, timer) = match &hpet {
+                Some(hpet) => measure(hpet, TIMER_MEASURED)?,
+                None => measure(&IntervalTimer::find()?, TIMER_MEASURED)?,
+            };
+            return Some((Self::new(Source::Invariant(clock)), timer));
+        }
+        if let Some(hpet) = hpet {
+            let (_, timer) = measure(&hpet, TIMER_MEASURED)?;
+            return Some((Self::new(Source::Followed(FollowedClock::new(), hpet)), timer));
+        }
+        let (frequency, timer) = measure(&IntervalTimer::find()?, COUNTER_MEASURED)?;
+        Some((Self::new(Source::Measured(CounterClock::new(frequency, counter()), is_invariant())), timer))
+    }
+
+    fn new(source: Source) -> Self {
+        let clock = Self { source, start: 0, latest: Cell::new(0) };
+        Self { start: clock.raw(), ..clock }
+    }
+
+    /// Nanoseconds since the image has started. They never go back.
+    pub(crate) fn now(&self) -> u64 {
+        self.latest.set(self.latest.get().max(self.raw().saturating_sub(self.start)));
+        self.latest.get()
+    }
+
+    /// Whether the clock may be off by more than a clock should, for the processor does not promise its counter's rate.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        matches!(self.source, Source::Measured(_, false))
+    }
+
+    /// When the clock was zero, in nanoseconds since 1970: by KVM, or by the real-time clock, which has whole seconds and is taken to show UTC. Where that shows no
+    /// date, 1970 began at start.
+    pub(crate) fn epoch(&self) -> u64 {
+        if let Source::Kvm(clock) = &self.source
+            && let Some(epoch) = clock.epoch()
+        {
+            return epoch.saturating_add(self.start);
+        }
+        real_time::seconds_since_1970().unwrap_or(0).saturating_mul(NANOS_PER_SECOND).saturating_sub(self.now())
+    }
+
+    fn raw(&self) -> u64 {
+        match &self.source {
+            Source::Kvm(clock) => clock.nanos(),
+            Source::Invariant(clock) | Source::Measured(clock, _) => clock.read(counter()),
+            Source::Followed(clock, hpet) => clock.read(counter(), || {
+                let nanos = hpet.nanos();
+                Reading { counter: counter(), nanos }
+            }),
+        }
+    }
 }
 
 /// Reads the time stamp counter.
@@ -32,115 +140,54 @@ pub(crate) fn counter() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Measures both counters against the interval timer; `None` when there is none.
-pub(crate) fn measure() -> Option<Frequencies> {
-    // SAFETY: these ports are the interval timer's or nothing; neither changes memory. Its interrupt is masked.
-    unsafe {
-        // The first counter, both bytes, mode 0: it counts down once. The speaker's counter would do as well, but a microvm has no gate for it.
-        write(TIMER + 3, 0x30);
-        write(TIMER, 0xff);
-        write(TIMER, 0xff);
+/// Whether the counter ticks at one rate in all states of the processor (Intel SDM volume 3B, section 18.17.1).
+fn is_invariant() -> bool {
+    use core::arch::x86_64::__cpuid;
+    __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0
+}
+
+/// The invariant counter's frequency where the processor states it (Intel SDM volume 2A, CPUID leaf 15H).
+fn stated_frequency() -> Option<NonZeroU64> {
+    use core::arch::x86_64::__cpuid;
+    if !is_invariant() || __cpuid(0).eax < 0x15 {
+        return None;
     }
+    let leaf = __cpuid(0x15);
+    let ticks = u64::from(leaf.ecx) * u64::from(leaf.ebx);
+    ticks.checked_div(leaf.eax.into()).and_then(NonZeroU64::new)
+}
+
+/// Counters and the clock that they are measured with, at the same moment as nearly as can be.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    nanos: u64,
+    counter: u64,
+    timer: u32,
+}
+
+impl Moment {
+    fn now(reference: &impl Reference) -> Self {
+        let read = |_| {
+            let before = counter();
+            let (nanos, timer, after) = (reference.nanos(), apic::counted(), counter());
+            (after.wrapping_sub(before), Self { nanos, counter: before, timer })
+        };
+        let first = read(0);
+        (1..READINGS).map(read).fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
+    }
+}
+
+/// What the time stamp counter and the interrupt controller's timer count in a second, measured for `nanos`. `None` when the reference stands still.
+fn measure(reference: &impl Reference, nanos: u64) -> Option<(NonZeroU64, NonZeroU64)> {
     apic::start_count();
-    let (first, start) = (interval_count(), counter());
-    let counted_before = apic::counted();
-    for _ in 0..LOOKS {
-        let (ticks, now) = (first.saturating_sub(interval_count()), counter());
-        if ticks >= MEASURED_TICKS {
-            let counted = apic::counted() - counted_before;
-            apic::set_timer(None);
-            let per_second = |count: u64| NonZeroU64::new(count.saturating_mul(TIMER_FREQUENCY) / u64::from(ticks));
-            return Some(Frequencies { counter: per_second(now.saturating_sub(start))?, timer: per_second(counted.into())? });
-        }
-    }
-    None
-}
-
-/// What the interval timer's first counter stands at: all ones where there is none.
-fn interval_count() -> u16 {
-    // SAFETY: as in `measure`.
-    unsafe {
-        // Latches the first counter.
-        write(TIMER + 3, 0);
-        u16::from_le_bytes([read(TIMER), read(TIMER)])
-    }
-}
-
-/// Registers of the real-time clock (MC146818, table 2): seconds, minutes, hours, day, month, year; the century's is QEMU's and most firmware's.
-const REGISTERS: [u8; 7] = [0, 2, 4, 7, 8, 9, 0x32];
-
-/// Its two status registers.
-const STATUS: [u8; 2] = [0xa, 0xb];
-
-/// The clock is about to change (in the first).
-const CHANGING: u8 = 1 << 7;
-
-/// Hours count to 24, and numbers are binary (in the second).
-const HOURS_24: u8 = 1 << 1;
-const BINARY: u8 = 1 << 2;
-
-/// Seconds since 1970 by the real-time clock, which is taken to show UTC; `None` when it shows no date.
-pub(crate) fn real_time() -> Option<u64> {
-    let mut former = None;
-    // Twice the same, and not about to change: a clock that is not there does neither.
-    for _ in 0..10_000 {
-        if register(STATUS[0]) & CHANGING != 0 {
-            continue;
-        }
-        let shown = REGISTERS.map(register);
-        if former == Some(shown) {
-            return seconds(shown, register(STATUS[1]));
-        }
-        former = Some(shown);
-    }
-    None
-}
-
-fn register(index: u8) -> u8 {
-    // SAFETY: the ports are the clock's or nothing; neither changes memory.
-    unsafe {
-        write(REAL_TIME_CLOCK, index);
-        read(REAL_TIME_CLOCK + 1)
-    }
-}
-
-/// Seconds since 1970 for what the clock's [`REGISTERS`] show in the mode that `status` says.
-fn seconds(shown: [u8; 7], status: u8) -> Option<u64> {
-    let afternoon = status & HOURS_24 == 0 && shown[2] & 0x80 != 0;
-    let number = |byte: u8| if status & BINARY != 0 { byte } else { (byte >> 4) * 10 + (byte & 0xf) };
-    let [second, minute, _, day, month, year, century] = shown.map(|byte| number(byte) as i8);
-    let hour = number(shown[2] & if status & HOURS_24 == 0 { 0x7f } else { 0xff }) as i8;
-    let hour = if status & HOURS_24 == 0 { hour % 12 + if afternoon { 12 } else { 0 } } else { hour };
-    // A clock without a century shows nonsense there.
-    let century = if (19..=21).contains(&century) { century } else { 20 };
-    let date = DateTime::new(i16::from(century) * 100 + i16::from(year), month, day, hour, minute, second, 0).ok()?;
-    u64::try_from(Offset::UTC.to_timestamp(date).ok()?.as_second()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_read_in_every_mode() {
-        // 2026-11-23T21:05:09Z.
-        let expected = Some(1_795_467_909);
-        assert_eq!(seconds([0x09, 0x05, 0x21, 0x23, 0x11, 0x26, 0x20], HOURS_24), expected);
-        assert_eq!(seconds([9, 5, 21, 23, 11, 26, 20], HOURS_24 | BINARY), expected);
-        assert_eq!(seconds([0x09, 0x05, 0x89, 0x23, 0x11, 0x26, 0xff], 0), expected);
-        // Midnight and noon of a clock with twelve hours.
-        assert_eq!(seconds([0, 0, 0x12, 1, 1, 0x70, 0x19], 0), Some(0));
-        assert_eq!(seconds([0, 0, 0x92, 1, 1, 0x70, 0x19], 0), Some(43_200));
-    }
-
-    #[test]
-    fn nonsense_is_no_date() {
-        assert_eq!(seconds([0xff; 7], 0xff), None);
-        assert_eq!(seconds([0; 7], HOURS_24), None);
-        for byte in 0..=255 {
-            for status in [0, HOURS_24, BINARY, 0xff] {
-                let _ = seconds([byte; 7], status);
-            }
-        }
-    }
+    let start = Moment::now(reference);
+    (0..LOOKS).find(|_| reference.nanos().saturating_sub(start.nanos) >= nanos)?;
+    let end = Moment::now(reference);
+    apic::set_timer(None);
+    let per_second = |count: u64| {
+        let passed = u128::from(end.nanos.checked_sub(start.nanos)?);
+        let rate = (u128::from(count) * u128::from(NANOS_PER_SECOND)).checked_div(passed)?;
+        NonZeroU64::new(u64::try_from(rate).ok()?)
+    };
+    Some((per_second(end.counter.wrapping_sub(start.counter))?, per_second(end.timer.wrapping_sub(start.timer).into())?))
 }

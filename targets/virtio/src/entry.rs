@@ -15,7 +15,7 @@ use fogbow_x86::paging::{LARGE_PAGE, PAGE};
 use fogbow_x86::program::{Handlers, Program};
 
 use crate::loader::{self, COMMAND_LINE_SIZE, Protocol, Reach};
-use crate::{apic, ports, power, serial};
+use crate::{apic, button, clock, ports, power, serial};
 
 /// What the image does about faults.
 pub const HANDLERS: Handlers = Handlers { report, last_words };
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
     // SAFETY: the page of ring 0 is free to change here; the gates' handlers keep all registers.
     unsafe {
         entry::allow_ports(ports::ALLOWED);
-        for (vector, gate) in apic::gates() {
+        for (vector, gate) in apic::gates().into_iter().chain([button::gate()]) {
             entry::set_gate(vector, gate);
         }
     }
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
             // SAFETY: nothing has read it yet; nothing on this stack is used again.
             unsafe {
                 *BOOT.0.get() = Some(boot);
-                entry::start(program, root, stack_end)
+                entry::start(program, root, stack_end, clock::kvm::registers())
             }
         }
         Err(error) => fail(&error),

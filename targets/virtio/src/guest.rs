@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::num::NonZeroU64;
 use core::task::{Context, Poll, Waker};
 
 use fogbow_solo5::manifest::{DeclaredDevice, DeviceKind};
@@ -14,7 +15,7 @@ use crate::pci::{self, Access, Configuration};
 use crate::queue::Ring;
 use crate::transport::{SetupError, Transport};
 use crate::window::Window;
-use crate::{apic, clock, entry, firmware, mmio};
+use crate::{apic, entry, firmware, mmio};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -44,16 +45,11 @@ struct Watch {
 static GUEST: Once<Guest> = Once::new();
 
 /// Makes the guest the image's.
-pub(crate) fn register(
-    declared: &'static [DeclaredDevice],
-    words: Words,
-    frequencies: clock::Frequencies,
-    heap_size: usize,
-) -> &'static Guest {
+pub(crate) fn register(declared: &'static [DeclaredDevice], words: Words, timer_frequency: NonZeroU64, heap_size: usize) -> &'static Guest {
     GUEST.call_once(|| Guest {
         declared,
         words,
-        timer_frequency: frequencies.timer.get(),
+        timer_frequency: timer_frequency.get(),
         heap_size,
         found: Once::new(),
         taken: Mutex::new(Vec::new()),
@@ -68,7 +64,7 @@ pub(crate) fn guest() -> Option<&'static Guest> {
 }
 
 /// The registers at an address, if devices may lie there: beyond the memory.
-fn window(address: u64, length: u64) -> Option<Window> {
+pub(crate) fn window(address: u64, length: u64) -> Option<Window> {
     let shared = entry::boot()?.layout.shared.clone()?;
     let end = address.checked_add(length)?;
     if address < shared.start || end > shared.end || !address.is_multiple_of(4) {
@@ -76,6 +72,16 @@ fn window(address: u64, length: u64) -> Option<Window> {
     }
     // SAFETY: the page tables map this range, readable and writable, for devices alone.
     Some(unsafe { Window::new(usize::try_from(address).ok()?, usize::try_from(length).ok()?) })
+}
+
+/// The interrupt controllers for lines.
+pub(crate) fn controllers() -> Vec<Controller> {
+    let mut controllers = firmware::tables().map(devices::controllers).unwrap_or_default();
+    if controllers.is_empty() {
+        controllers.push((LINES, 0));
+    }
+    let usable = |(address, first)| Some(Controller { registers: window(address, 0x20)?, first });
+    controllers.into_iter().filter_map(usable).collect()
 }
 
 impl Guest {
@@ -144,19 +150,10 @@ impl Guest {
                 (Box::new(device), device.interrupt())
             }
         };
-        if !self.lines.lock().add(interrupt, &self.controllers()) {
+        if !self.lines.lock().add(interrupt, &controllers()) {
             return Err(Some(SetupError::Nonsense("its interrupt line leads nowhere")));
         }
         Ok(transport)
-    }
-
-    fn controllers(&self) -> Vec<Controller> {
-        let mut controllers = firmware::tables().map(devices::controllers).unwrap_or_default();
-        if controllers.is_empty() {
-            controllers.push((LINES, 0));
-        }
-        let usable = |(address, first)| Some(Controller { registers: window(address, 0x20)?, first });
-        controllers.into_iter().filter_map(usable).collect()
     }
 
     /// Adds a queue that may be waited for: its number for [`poll`](Self::poll).

@@ -35,6 +35,9 @@ const DATA: usize = 0x10;
 const VERSION: u32 = 0x01;
 const ENTRIES: u32 = 0x10;
 
+/// An entry's line is active low (section 3.2.4).
+pub(crate) const ACTIVE_LOW: u32 = 1 << 13;
+
 /// An entry interrupts for as long as its line is raised.
 const LEVEL: u32 = 1 << 15;
 
@@ -47,6 +50,14 @@ impl Controller {
     fn write(self, register: u32, value: u32) {
         self.registers.write32(SELECT, register);
         self.registers.write32(DATA, value);
+    }
+
+    /// Lets `line` interrupt by `vector`, with the flags of an entry; false when it is none of this controller's.
+    pub(crate) fn lead(self, line: u32, vector: usize, flags: u32) -> bool {
+        let Some(entry) = self.entry(line) else { return false };
+        self.write(entry + 1, apic::id() << 24);
+        self.write(entry, vector as u32 | flags);
+        true
     }
 
     /// The entry of `line`, if it is one of this controller's.
@@ -68,13 +79,11 @@ impl Lines {
             Interrupt::Line { line, .. } => (line, LEVEL),
             Interrupt::Edge { line, .. } => (line, 0),
         };
-        let Some((controller, entry)) = controllers.iter().find_map(|controller| Some((*controller, controller.entry(line)?))) else {
-            return false;
-        };
-        controller.write(entry + 1, apic::id() << 24);
-        controller.write(entry, apic::LINE_VECTOR as u32 | trigger);
-        self.0.push(interrupt);
-        true
+        let leads = controllers.iter().any(|controller| controller.lead(line, apic::LINE_VECTOR, trigger));
+        if leads {
+            self.0.push(interrupt);
+        }
+        leads
     }
 
     /// Tells the devices that their interrupts have been seen. What they do from here on interrupts again.

@@ -21,6 +21,7 @@ mod acpi;
 mod apic;
 mod bind;
 mod boot;
+mod button;
 mod clock;
 mod entry;
 mod firmware;

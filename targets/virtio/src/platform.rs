@@ -1,39 +1,38 @@
 //! The runtime's platform: clocks, console, waiting and the end.
 
+use alloc::rc::Rc;
 use core::cell::OnceCell;
 
-use fogbow::Platform;
-use fogbow::counter::CounterClock;
 use fogbow::entropy::{Collect, Occasion, Processor};
 use fogbow::heap::Heap;
 use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
+use fogbow::{Platform, log};
 
-use crate::clock::{self, Frequencies};
+use crate::button::Button;
+use crate::clock::Clock;
 use crate::guest::Guest;
 use crate::{power, serial};
-
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A virtual machine with one processor.
 pub(crate) struct Machine {
     guest: &'static Guest,
     heap: &'static Heap,
     memory: usize,
-    clock: CounterClock,
+    pub(crate) clock: Rc<Clock>,
+    button: Option<Button>,
     /// What the wall clock said, in nanoseconds since 1970, when the monotonic clock stood at zero.
     epoch: OnceCell<u64>,
     processor: Processor,
 }
 
 impl Machine {
-    pub(crate) fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, frequencies: Frequencies) -> Self {
-        let clock = CounterClock::new(frequencies.counter, clock::counter());
-        Self { guest, heap, memory, clock, epoch: OnceCell::new(), processor: Processor::new() }
+    pub(crate) fn new(guest: &'static Guest, heap: &'static Heap, memory: usize, clock: Clock) -> Self {
+        Self { guest, heap, memory, clock: Rc::new(clock), button: Button::find(), epoch: OnceCell::new(), processor: Processor::new() }
     }
 
     fn now(&self) -> u64 {
-        self.clock.read(clock::counter())
+        self.clock.now()
     }
 
     /// Halts until a device has something for a task, or until `deadline`, in nanoseconds of the monotonic clock.
@@ -44,7 +43,20 @@ impl Machine {
                 return;
             }
             self.guest.halt(left);
+            if self.is_to_end(None) {
+                return;
+            }
         }
+    }
+
+    /// Ends the image when its power button was pressed; says whether it was.
+    fn is_to_end(&self, busy_at: Option<u64>) -> bool {
+        let was_pressed = self.button.as_ref().is_some_and(|button| button.was_pressed(busy_at));
+        if was_pressed {
+            log::info!("the power button was pressed");
+            fogbow::shut_down();
+        }
+        was_pressed
     }
 }
 
@@ -55,12 +67,9 @@ unsafe impl Platform for Machine {
         Instant::from_nanos(self.now())
     }
 
-    /// The real-time clock is read once: it has whole seconds, and the monotonic clock goes on from there. Where it shows no date, 1970 began at start.
+    /// Read once: the monotonic clock goes on from there.
     fn wall(&self) -> WallTime {
-        let epoch = self.epoch.get_or_init(|| {
-            let seconds = clock::real_time().unwrap_or(0);
-            seconds.saturating_mul(NANOS_PER_SECOND).saturating_sub(self.now())
-        });
+        let epoch = self.epoch.get_or_init(|| self.clock.epoch());
         WallTime::from_unix_nanos(epoch.saturating_add(self.now()))
     }
 
@@ -72,6 +81,7 @@ unsafe impl Platform for Machine {
         match wait {
             Wait::Poll => {
                 self.guest.wake_ready();
+                self.is_to_end(Some(self.now()));
             }
             Wait::Until(deadline) => self.wait_until(deadline.as_nanos()),
             Wait::Forever => self.wait_until(u64::MAX),
@@ -84,6 +94,10 @@ unsafe impl Platform for Machine {
 
     fn memory(&self) -> Memory {
         self.heap.memory(self.memory, self.guest.heap_size)
+    }
+
+    fn restart(&self) {
+        power::restart();
     }
 
     fn exit(&self, status: u8) -> ! {

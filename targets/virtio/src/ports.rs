@@ -9,6 +9,9 @@ pub const SERIAL: u16 = 0x3f8;
 /// The interval timer (Intel 8254): its counters, then its control.
 pub const TIMER: u16 = 0x40;
 
+/// The commands of the keyboard controller (Intel 8042), which restarts a PC.
+pub const KEYBOARD: u16 = 0x64;
+
 /// Index and data of the real-time clock (Motorola MC146818).
 pub const REAL_TIME_CLOCK: u16 = 0x70;
 
@@ -46,6 +49,18 @@ pub unsafe fn read(port: u16) -> u8 {
 pub unsafe fn write(port: u16, value: u8) {
     // SAFETY: passed on to the caller; the instruction touches no flags and no stack.
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nostack, preserves_flags)) };
+}
+
+/// Reads 16 bits.
+///
+/// # Safety
+/// As [`read`].
+#[must_use]
+pub unsafe fn read16(port: u16) -> u16 {
+    let value;
+    // SAFETY: passed on to the caller; the instruction touches no flags and no stack.
+    unsafe { asm!("in ax, dx", in("dx") port, out("ax") value, options(nostack, preserves_flags)) };
+    value
 }
 
 /// Writes 16 bits.

@@ -25,8 +25,10 @@ use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
 
-use crate::descriptors::{Gate, RING0_CODE, RING0_DATA, RING3_CODE, RING3_DATA, SEGMENTS, TASK, TASK_RING0_STACK, TablePointer, TaskState};
-use crate::fault::Fault;
+use crate::descriptors::{
+    Gate, RING0_CODE, RING0_DATA, RING3_CODE, RING3_DATA, SEGMENTS, TASK, TASK_OWN_STACK, TASK_RING0_STACK, TablePointer, TaskState,
+};
+use crate::fault::{self, Fault};
 use crate::layout::{Given, Layout, LayoutError, Parts};
 use crate::paging::{FIRST_LARGE_PAGE, PAGE, PagingError, TABLE_ENTRY, Table};
 use crate::program::{Handlers, Program};
@@ -68,6 +70,7 @@ pub unsafe extern "C" fn enter() -> ! {
         "mov [rbx + {gates_base}], rcx",
         "lea rcx, [rbx + {page}]",
         "mov [rbx + {task} + {task_stack}], rcx",
+        "mov [rbx + {task} + {own_stack}], rcx",
         "lea ecx, [rbx + {task}]",
         "mov [rbx + {task_segment} + 2], cx",
         "shr ecx, 16",
@@ -115,6 +118,7 @@ pub unsafe extern "C" fn enter() -> ! {
         gates = const offset_of!(Ring0, gates),
         task = const offset_of!(Ring0, task),
         task_stack = const TASK_RING0_STACK,
+        own_stack = const TASK_OWN_STACK,
         task_segment = const offset_of!(Ring0, segments) + TASK as usize,
         task_selector = const TASK,
         switch_gate = sym switch_gate,
@@ -204,15 +208,36 @@ static FIRST_TABLES: Shared<[Table; 3]> = Shared(UnsafeCell::new([Table::EMPTY; 
 static FAULT_STACK: Shared<Stack<FAULT_STACK_SIZE>> = Shared(UnsafeCell::new(Stack([0; _])));
 static FAULT: Shared<Fault> = Shared(UnsafeCell::new(Fault::NONE));
 
-/// The gate of `int3`. The first time: goes on in ring 3 with RDI as the root of the page tables, RSI as the stack pointer, at RDX. Then: a fault.
+/// A model-specific register (Intel SDM volume 4), and what is written to it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ModelSpecific {
+    /// Its number.
+    pub register: u32,
+    /// The value.
+    pub value: u64,
+}
+
+/// The gate of `int3`. The first time: writes R8 model-specific registers from R9 on, and goes on in ring 3 with RDI as the root of the page tables, RSI
+/// as the stack pointer, at R10. Then: a fault.
 #[unsafe(naked)]
 unsafe extern "C" fn switch_gate() -> ! {
     naked_asm!(
         "cmp qword ptr [rip + {ring0} + {switched}], 0",
         "jne 2f",
         "mov byte ptr [rip + {ring0} + {switched}], 1",
+        "3:",
+        "sub r8, 1",
+        "jb 4f",
+        "mov ecx, [r9]",
+        "mov eax, [r9 + {value}]",
+        "mov edx, [r9 + {value} + 4]",
+        "wrmsr",
+        "add r9, {model_specific}",
+        "jmp 3b",
+        "4:",
         "mov cr3, rdi",
-        "mov [rsp], rdx",
+        "mov [rsp], r10",
         "mov [rsp + 24], rsi",
         "iretq",
         "2:",
@@ -221,6 +246,8 @@ unsafe extern "C" fn switch_gate() -> ! {
         "jmp {fault_gate}",
         ring0 = sym RING0,
         switched = const offset_of!(Ring0, switched),
+        value = const offset_of!(ModelSpecific, value),
+        model_specific = const size_of::<ModelSpecific>(),
         breakpoint = const BREAKPOINT,
         fault_gate = sym fault_gate,
     )
@@ -250,14 +277,29 @@ unsafe extern "C" fn fault_gate() -> ! {
         "cmp qword ptr [rip + {ring0} + {faulted}], 0",
         "jne 2f",
         "mov byte ptr [rip + {ring0} + {faulted}], 1",
+        "mov [rip + {fault} + {registers} + 0 * 8], rax",
+        "mov [rip + {fault} + {registers} + 1 * 8], rbx",
+        "mov [rip + {fault} + {registers} + 2 * 8], rcx",
+        "mov [rip + {fault} + {registers} + 3 * 8], rdx",
+        "mov [rip + {fault} + {registers} + 4 * 8], rsi",
+        "mov [rip + {fault} + {registers} + 5 * 8], rdi",
+        "mov [rip + {fault} + {registers} + 6 * 8], rbp",
+        "mov [rip + {fault} + {registers} + 7 * 8], r8",
+        "mov [rip + {fault} + {registers} + 8 * 8], r9",
+        "mov [rip + {fault} + {registers} + 9 * 8], r10",
+        "mov [rip + {fault} + {registers} + 10 * 8], r11",
+        "mov [rip + {fault} + {registers} + 11 * 8], r12",
+        "mov [rip + {fault} + {registers} + 12 * 8], r13",
+        "mov [rip + {fault} + {registers} + 13 * 8], r14",
+        "mov [rip + {fault} + {registers} + 14 * 8], r15",
         "pop qword ptr [rip + {fault}]",
         "pop qword ptr [rip + {fault} + 8]",
         "pop qword ptr [rip + {fault} + 16]",
         "pop qword ptr [rip + {fault} + 24]",
-        "add rsp, 8",
+        "pop qword ptr [rip + {fault} + {flags}]",
         "pop qword ptr [rip + {fault} + 32]",
         "mov rax, cr2",
-        "mov [rip + {fault} + 40], rax",
+        "mov [rip + {fault} + {address}], rax",
         "lea rsp, [rip + {ring0} + {page}]",
         "push qword ptr [rip + {ring0} + {report_data}]",
         "lea rax, [rip + {fault_stack} + {fault_stack_size} - 8]",
@@ -277,6 +319,9 @@ unsafe extern "C" fn fault_gate() -> ! {
         report_data = const offset_of!(Ring0, report_data),
         last_words = const offset_of!(Ring0, last_words),
         fault = sym FAULT,
+        registers = const fault::FIRST_REGISTER,
+        flags = const fault::FLAGS,
+        address = const fault::ADDRESS,
         page = const PAGE,
         fault_stack = sym FAULT_STACK,
         fault_stack_size = const FAULT_STACK_SIZE,
@@ -340,13 +385,25 @@ pub unsafe fn prepare(program: &Program, given: &Given) -> Result<Prepared, Prep
     Ok(Prepared { layout, root })
 }
 
-/// Goes on in the image's main function, under the page tables with this root and on the stack that ends at `stack_end`.
+/// Goes on in the image's main function, under the page tables with this root and on the stack that ends at `stack_end`, when these model-specific registers
+/// are written.
 ///
 /// # Safety
-/// Called once, within [`Program::prepare`], with what [`prepare`] gave; nothing on the present stack is used again.
-pub unsafe fn start(program: &Program, root: u64, stack_end: u64) -> ! {
+/// Called once, within [`Program::prepare`], with what [`prepare`] gave; nothing on the present stack is used again. The processor has the registers, and
+/// their values change nothing that the image relies on.
+pub unsafe fn start(program: &Program, root: u64, stack_end: u64, registers: &[ModelSpecific]) -> ! {
     // SAFETY: the tables map all that the image uses. The stack pointer is 8 below a multiple of 16, as at the beginning of every function.
-    unsafe { asm!("int3", in("rdi") root, in("rsi") stack_end - 8, in("rdx") program.main, options(noreturn)) }
+    unsafe {
+        asm!(
+            "int3",
+            in("rdi") root,
+            in("rsi") stack_end - 8,
+            in("r8") registers.len(),
+            in("r9") registers.as_ptr(),
+            in("r10") program.main,
+            options(noreturn),
+        )
+    }
 }
 
 /// Lets ring 3 use `ports`, as far as they lie below [`PORTS`](crate::descriptors::PORTS).
@@ -373,7 +430,8 @@ pub unsafe fn set_gate(vector: usize, gate: Gate) {
 fn fill_gates(gates: &mut [Gate; VECTORS]) {
     let first = (fault_gates as *const () as u64).next_multiple_of(FAULT_GATE_SIZE);
     for (vector, gate) in (0..).zip(gates).take(FAULTS).filter(|(vector, _)| *vector != BREAKPOINT as u64) {
-        *gate = Gate::new(first + vector * FAULT_GATE_SIZE, 0);
+        // A fault in a service or an interrupt's handler too finds a stack that works.
+        *gate = Gate::new(first + vector * FAULT_GATE_SIZE, 0).on_own_stack();
     }
 }
 
@@ -395,10 +453,7 @@ pub unsafe fn install(handlers: Handlers) {
         state.task.set_stack(base + PAGE);
         fill_gates(&mut state.gates);
         let breakpoint = (fault_gates as *const () as u64).next_multiple_of(FAULT_GATE_SIZE) + BREAKPOINT as u64 * FAULT_GATE_SIZE;
-        state.gates[BREAKPOINT] = Gate::new(breakpoint, 0);
-        for gate in &mut state.gates[..FAULTS] {
-            *gate = gate.on_own_stack();
-        }
+        state.gates[BREAKPOINT] = Gate::new(breakpoint, 0).on_own_stack();
         state.report = handlers.report as usize as u64;
         state.last_words = handlers.last_words as usize as u64;
         (state.report_code, state.report_data) = (RING0_CODE.into(), RING0_DATA.into());

@@ -16,11 +16,23 @@ pub struct Fault {
     stack: u64,
     /// CR2: of use after a page fault only.
     address: u64,
+    flags: u64,
+    /// In the order of [`REGISTERS`].
+    registers: [u64; REGISTERS.len()],
 }
+
+/// The general registers.
+const REGISTERS: [&str; 15] = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+
+/// Where the fields are that follow what the processor pushes.
+pub(crate) const ADDRESS: usize = core::mem::offset_of!(Fault, address);
+pub(crate) const FLAGS: usize = core::mem::offset_of!(Fault, flags);
+pub(crate) const FIRST_REGISTER: usize = core::mem::offset_of!(Fault, registers);
 
 impl Fault {
     /// No fault: what stands there before one.
-    pub const NONE: Self = Self { vector: 0, error_code: 0, instruction: 0, code_segment: 0, stack: 0, address: 0 };
+    pub const NONE: Self =
+        Self { vector: 0, error_code: 0, instruction: 0, code_segment: 0, stack: 0, address: 0, flags: 0, registers: [0; REGISTERS.len()] };
 }
 
 /// The vector of a page fault.
@@ -31,7 +43,7 @@ const PROTECTION: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
 const EXECUTE: u64 = 1 << 4;
 
-/// A fault in words.
+/// A fault in words: a line, then the registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
     /// The fault.
@@ -42,7 +54,7 @@ pub struct Report<'a> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { vector, error_code, instruction, code_segment, stack, address } = *self.fault;
+        let Fault { vector, error_code, instruction, code_segment, stack, address, flags, registers } = *self.fault;
         if vector == PAGE_FAULT {
             write!(f, "fault: {} at address {address:#x}", page_fault(address, error_code, self.layout))?;
             if let Some(part) = self.layout.and_then(|layout| part(address, layout)) {
@@ -54,6 +66,10 @@ impl fmt::Display for Report<'_> {
         write!(f, ", instruction at {instruction:#x}, stack at {stack:#x}, vector {vector}, error code {error_code:#x}")?;
         if code_segment & 3 == 0 {
             f.write_str(", in ring 0")?;
+        }
+        for (index, (name, value)) in REGISTERS.into_iter().zip(registers).chain([("flags", flags)]).enumerate() {
+            let lead = if index % 4 == 0 { "\n " } else { "" };
+            write!(f, "{lead} {name:>5} {value:016x}")?;
         }
         Ok(())
     }
@@ -127,6 +143,7 @@ mod tests {
     use super::*;
     use crate::layout::{Given, Parts};
     use std::string::ToString as _;
+    use std::vec::Vec;
 
     fn layout() -> Layout {
         let parts = Parts {
@@ -142,7 +159,7 @@ mod tests {
     }
 
     fn says(vector: u64, error_code: u64, address: u64) -> std::string::String {
-        let fault = Fault { vector, error_code, address, instruction: 0x10_1234, code_segment: 0x33, stack: 0x20_0000 };
+        let fault = Fault { vector, error_code, address, instruction: 0x10_1234, code_segment: 0x33, stack: 0x20_0000, ..Fault::NONE };
         Report { fault: &fault, layout: Some(&layout()) }.to_string()
     }
 
@@ -172,7 +189,20 @@ mod tests {
 
     #[test]
     fn other_faults_say_where() {
-        assert_eq!(says(6, 0, 5), "fault: invalid instruction, instruction at 0x101234, stack at 0x200000, vector 6, error code 0x0");
+        let said = says(6, 0, 5);
+        let first = said.lines().next().unwrap();
+        assert_eq!(first, "fault: invalid instruction, instruction at 0x101234, stack at 0x200000, vector 6, error code 0x0");
         assert!(says(13, 0, 5).starts_with("fault: privileged instruction"));
+    }
+
+    #[test]
+    fn registers_follow_four_to_a_line() {
+        let mut fault = Fault { flags: 0x202, ..Fault::NONE };
+        fault.registers = core::array::from_fn(|index| index as u64 + 1);
+        let text = Report { fault: &fault, layout: None }.to_string();
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[0], "    rax 0000000000000001   rbx 0000000000000002   rcx 0000000000000003   rdx 0000000000000004");
+        assert!(lines[3].ends_with("  r15 000000000000000f flags 0000000000000202"), "{}", lines[3]);
     }
 }

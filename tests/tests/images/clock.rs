@@ -41,3 +41,9 @@ pub(crate) fn first_number(line: &str) -> Result<f64> {
     let rest = &line[start..];
     Ok(rest[..rest.find(|c| !digits(c)).unwrap_or(rest.len())].trim_end_matches('.').parse()?)
 }
+
+/// The time of day in a line with a date such as `2026-11-25T09:54:38.326Z`, in seconds.
+pub(crate) fn seconds_of_day(line: &str) -> Result<f64> {
+    let (_, time) = line.trim_end_matches('Z').split_once('T').with_context(|| format!("no date in {line:?}"))?;
+    time.split(':').try_fold(0.0, |seconds, part| Ok(seconds * 60.0 + part.parse::<f64>()?))
+}

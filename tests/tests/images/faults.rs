@@ -18,5 +18,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn is_stopped(place: Place, fault: &str, message: &str) -> Result<()> {
     let ended = place.start("faults", &Run { arguments: &[&format!("--fault={fault}")], ..Run::default() })?.ended()?;
     ensure!(ended.status == Some(255) && ended.console.contains(message), "{ended:?}");
+    if matches!(place, Place::Hvt | Place::Virtio) && ended.console.contains("fault: ") {
+        ensure!(["rax", "r15", "flags"].iter().all(|register| ended.console.contains(&format!(" {register} "))), "no registers: {ended:?}");
+    }
     Ok(())
 }

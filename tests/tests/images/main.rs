@@ -4,6 +4,7 @@
 mod block;
 mod clock;
 mod echo;
+mod endings;
 mod faults;
 mod hello;
 mod http;
@@ -26,6 +27,7 @@ fn main() {
         timers::trials(),
         block::trials(),
         echo::trials(),
+        endings::trials(),
         http::trials(),
         faults::trials(),
         kv::trials(),

@@ -1,8 +1,9 @@
 //! What the virtio target alone has: several machines, memory maps, clocks that may be missing.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
+use fogbow_tests::Skip;
 use fogbow_tests::builder::{self, Place, Run};
 use libtest_mimic::Trial;
 
@@ -18,7 +19,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         trials.push(super::trial(&format!("boots_from_a_disk_on_{machine}"), Place::Virtio, move || boots_from_a_disk(machine)));
     }
     trials.push(super::trial("uses_memory_beyond_4_gib", Place::Virtio, uses_much_memory));
-    trials.push(super::trial("says_what_it_lacks_without_an_interval_timer", Place::Virtio, without_interval_timer));
+    trials.push(super::trial("says_what_it_lacks_without_a_clock", Place::Virtio, without_clock));
+    for (options, clock) in CLOCKS {
+        let name = format!("keeps_time_by_{}", clock.replace(' ', "_").replace(['\'', ','], ""));
+        trials.push(super::trial(&name, Place::Virtio, move || keeps_time(options, clock)));
+    }
+    trials.push(super::trial("keeps_time_by_kvms_clock", Place::Virtio, keeps_time_by_kvm));
     trials
 }
 
@@ -79,8 +85,46 @@ fn uses_much_memory() -> Result<()> {
     Ok(())
 }
 
-fn without_interval_timer() -> Result<()> {
-    let ended = Place::Virtio.start("hello", &Run { tender: &["-machine", "pc,pit=off"], ..Run::default() })?.ended()?;
-    ensure!(ended.status == Some(255) && ended.console.contains("no interval timer"), "{ended:?}");
+fn without_clock() -> Result<()> {
+    let ended = Place::Virtio.start("hello", &Run { tender: &["-machine", "pc,pit=off,hpet=off"], ..Run::default() })?.ended()?;
+    ensure!(ended.status == Some(255) && ended.console.contains("the machine has no clock"), "{ended:?}");
+    Ok(())
+}
+
+/// Machines, and the clock that an image finds on each.
+const CLOCKS: [(&[&str], &str); 2] = [
+    (&["-machine", "pc,pit=off"], "the high precision event timer"),
+    (&["-machine", "q35,hpet=off"], "the time stamp counter, which is not said to be invariant"),
+];
+
+/// In a second of the image, no less than a second passes outside.
+fn keeps_time(options: &[&str], clock: &str) -> Result<()> {
+    let start = Instant::now();
+    let run = Run { tender: options, arguments: &["--count=2", "--interval-ms=1000", "--logs=debug"], ..Run::default() };
+    let ended = Place::Virtio.start("clock", &run)?.ended()?;
+    ensure!(ended.status == Some(0) && ended.console.contains(&format!("time by {clock}\n")), "{ended:?}");
+    let latest = super::clock::first_number(ended.console.lines().last().unwrap_or_default())?;
+    // Half a part in a hundred: what a busy host may do to the measurement of a counter.
+    ensure!((1.0..=start.elapsed().as_secs_f64() * 1.005).contains(&latest), "{latest} s, and {:?} outside: {ended:?}", start.elapsed());
+    Ok(())
+}
+
+/// On the host's KVM, where an image without devices needs little of it. It takes the date from the host, to a fraction of a second.
+fn keeps_time_by_kvm() -> Result<()> {
+    builder::require_kvm()?;
+    let before = SystemTime::now();
+    let options = ["-machine", "microvm,rtc=off", "-accel", "kvm", "-cpu", "kvm64"];
+    let ended =
+        Place::Virtio.start("clock", &Run { tender: &options, arguments: &["--count=1", "--logs=debug"], ..Run::default() })?.ended()?;
+    if ended.console.contains("failed to initialize kvm") {
+        return Err(Skip(ended.console).into());
+    }
+    ensure!(ended.status == Some(0) && ended.console.contains("time by KVM's clock\n"), "{ended:?}");
+    let date = ended.console.lines().find(|line| line.ends_with('Z'));
+    let since_midnight = super::clock::seconds_of_day(date.unwrap_or_default())?;
+    let [before, after] =
+        [before, SystemTime::now()].map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() % 86_400.0);
+    // Midnight may lie between.
+    ensure!(after < before || (before - 0.1..after + 0.1).contains(&since_midnight), "{before} to {after}, and {ended:?}");
     Ok(())
 }
