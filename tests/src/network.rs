@@ -32,10 +32,18 @@ impl Namespace {
     /// # Errors
     /// [`Skip`] without the rights to make one, and what `ip` says otherwise.
     pub fn new() -> Result<Self> {
+        Self::with_mtu(1500)
+    }
+
+    /// Makes a namespace with a tap that carries `mtu` bytes in a frame.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_mtu(mtu: u32) -> Result<Self> {
         let namespace = Self::empty()?;
         namespace.ip(&["tuntap", "add", TAP, "mode", "tap"])?;
         namespace.ip(&["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
-        namespace.ip(&["link", "set", TAP, "up"])?;
+        namespace.ip(&["link", "set", TAP, "up", "mtu", &mtu.to_string()])?;
         Ok(namespace)
     }
 
@@ -109,6 +117,21 @@ impl Pair {
             namespace.ip(&["link", "set", "veth0", "up"])?;
         }
         Ok(pair)
+    }
+
+    /// Has both ends cut what they send to the MTU themselves.
+    ///
+    /// # Errors
+    /// What `ethtool` says; [`Skip`] when it is not installed.
+    pub fn switch_offload_off(&self) -> Result<()> {
+        for namespace in [&self.client, &self.server] {
+            let mut command = namespace.command("ethtool");
+            let output = command.args(["-K", "veth0", "tso", "off", "gso", "off"]).output()?;
+            if !output.status.success() {
+                bail!(Skip(format!("ethtool -K: {} (apt-get install ethtool)", String::from_utf8_lossy(&output.stderr).trim())));
+            }
+        }
+        Ok(())
     }
 
     /// Where the client runs.

@@ -59,7 +59,7 @@ pub(crate) fn verify(linked: &[u8], delivered: &[u8], resolved: &Resolved) -> an
 pub(crate) fn expected_manifest(resolved: &Resolved) -> anyhow::Result<Manifest> {
     let devices = resolved.host_devices().map(|(device, kind)| {
         let name = Name::new(&device.device.name).with_context(|| format!("device '{}' has no valid name", device.device.name))?;
-        Ok(Device { name, kind })
+        Ok(Device::new(name, kind))
     });
     Ok(Manifest::new(devices.collect::<anyhow::Result<_>>()?)?)
 }

@@ -14,7 +14,7 @@ use fogbow::task::yield_now;
 use fogbow::time::{self, Sleep};
 use smoltcp::time::Instant;
 
-use super::engine::Engine;
+use super::engine::{self, Engine};
 use super::flow;
 use crate::frame::{FrameReceiver, FrameTransmitter};
 
@@ -41,11 +41,21 @@ fn is_needed(engine: &Rc<RefCell<Engine>>) -> bool {
     Rc::strong_count(engine) > 1 || !engine.borrow().flows.is_empty()
 }
 
-/// Takes a batch of frames in. Gives how many there were.
+/// Takes a batch of frames in. Gives for how many they count.
 fn take_in<R: FrameReceiver, T: FrameTransmitter>(engine: &Rc<RefCell<Engine>>, receiver: &mut R, transmitter: &mut T) -> usize {
     let mut engine = engine.borrow_mut();
     engine.now = flow::instant(time::now());
-    (0..BATCH).take_while(|_| receiver.receive(|frame, checksums| engine.ingress(frame, checksums, transmitter)).is_some()).count()
+    let mut taken = 0;
+    let mut take = |frame: &mut [u8], checksums| {
+        engine.ingress(frame, checksums, transmitter);
+        engine::weight(frame.len())
+    };
+    while taken < BATCH
+        && let Some(weight) = receiver.receive(&mut take)
+    {
+        taken += weight;
+    }
+    taken
 }
 
 /// Lets out what flows have to send.

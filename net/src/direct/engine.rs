@@ -33,8 +33,6 @@ const MTU_LIMITS: core::ops::RangeInclusive<usize> = 576..=9000;
 pub(super) const BURST: usize = 64;
 /// Frames sent in one pass, all flows together, before frames that have come have their turn: a few batches of those, so that neither starves.
 const PASS: usize = 256;
-/// A frame that the device cuts counts once more for each of so many bytes, about what copying them takes beside what a frame takes.
-const LARGE: usize = 8192;
 /// What stands for a connection in the table of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
@@ -383,7 +381,7 @@ impl Engine {
             counters.retransmissions += u64::from(outgoing.again);
             wire.statistics.retransmissions += u64::from(outgoing.again);
             wire.send_segment(hardware, config.ipv4.address, remote, &outgoing.header, socket.payload(&outgoing), outgoing.segment);
-            sent += 1 + outgoing.length / LARGE;
+            sent += weight(outgoing.length);
         }
         sent
     }
@@ -445,6 +443,11 @@ impl Engine {
         self.draws = self.draws.wrapping_add(1);
         self.keyed.number(self.draws)
     }
+}
+
+/// For how many frames one of `length` bytes counts: those that a device cuts or puts together take time by their bytes too.
+pub(super) const fn weight(length: usize) -> usize {
+    1 + length / 8192
 }
 
 fn sequence(segment: &TcpRepr) -> Seq {

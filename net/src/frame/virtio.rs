@@ -33,6 +33,52 @@ pub fn checksums(header: &[u8; HEADER]) -> Checksums {
     if header[0] & (NEEDS_CHECKSUM | DATA_VALID) == 0 { Checksums::Unknown } else { Checksums::Verified }
 }
 
+/// How a device's buffers hold frames: each after a header, or alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// The frame alone.
+    Plain,
+    /// The header, then the frame.
+    Headed,
+}
+
+impl Framing {
+    /// Bytes before each frame.
+    #[must_use]
+    pub const fn header(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Headed => HEADER,
+        }
+    }
+
+    /// The frame in what a device gave, and what the device says of its checksums. The frame is empty when not even the header is whole.
+    pub fn open(self, given: &mut [u8]) -> (&mut [u8], Checksums) {
+        match self {
+            Self::Plain => (given, Checksums::Unknown),
+            Self::Headed => match given.split_first_chunk_mut() {
+                Some((header, frame)) => (frame, checksums(header)),
+                None => (&mut [], Checksums::Unknown),
+            },
+        }
+    }
+
+    /// The part of `buffer` for a frame that the device is to finish, once the header is written.
+    ///
+    /// # Panics
+    /// When a header does not fit.
+    pub fn begin(self, buffer: &mut [u8], finish: Finish) -> &mut [u8] {
+        match self {
+            Self::Plain => buffer,
+            Self::Headed => {
+                let (place, frame) = buffer.split_at_mut(HEADER);
+                place.copy_from_slice(&header(finish));
+                frame
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +95,16 @@ mod tests {
         for (flags, expected) in [(0, Checksums::Unknown), (1, Checksums::Verified), (2, Checksums::Verified), (4, Checksums::Unknown)] {
             assert_eq!(checksums(&[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0]), expected);
         }
+    }
+
+    #[test]
+    fn a_frame_is_where_it_was_put() {
+        for framing in [Framing::Plain, Framing::Headed] {
+            let mut buffer = [0xff; 30];
+            framing.begin(&mut buffer, Finish::Checksum { start: 0, field: 1 }).fill(7);
+            assert_eq!(framing.begin(&mut buffer, Finish::Nothing).len(), 30 - framing.header());
+            assert_eq!(framing.open(&mut buffer), (&mut [7; 30][framing.header()..], Checksums::Unknown));
+        }
+        assert_eq!(Framing::Headed.open(&mut [0; 9]), (&mut [][..], Checksums::Unknown));
     }
 }

@@ -146,6 +146,10 @@ pub(crate) struct Ring {
     storage: Vec<u8>,
     head: usize,
     length: usize,
+    /// The most that it has held since it had memory, and what it had held when that was given back: it will need as much again, and growing to it
+    /// step by step would copy what is there at each.
+    peak: usize,
+    former: usize,
 }
 
 impl Ring {
@@ -158,7 +162,9 @@ impl Ring {
     pub(crate) fn make_room(&mut self, span: usize, pool: &mut Pool) -> usize {
         if span > self.storage.len() {
             let wanted = span.next_power_of_two();
-            if let Some(mut storage) = pool.take(wanted, self.storage.len()) {
+            let again = self.former.next_power_of_two().min(pool.most());
+            let storage = (again > wanted).then(|| pool.take(again, self.storage.len())).flatten();
+            if let Some(mut storage) = storage.or_else(|| pool.take(wanted, self.storage.len())) {
                 let (first, second) = self.storage.split_at(self.head);
                 storage[..second.len()].copy_from_slice(second);
                 storage[second.len()..self.storage.len()].copy_from_slice(first);
@@ -190,6 +196,7 @@ impl Ring {
     /// Takes `count` more bytes, written before, for held.
     pub(crate) fn extend(&mut self, count: usize) {
         self.length += count;
+        self.peak = self.peak.max(self.length);
     }
 
     /// The `count` bytes from `offset` on, in one or two pieces.
@@ -216,6 +223,7 @@ impl Ring {
     pub(crate) fn release(&mut self, pool: &mut Pool) {
         if !self.storage.is_empty() {
             pool.give(core::mem::take(&mut self.storage));
+            (self.former, self.peak) = (self.peak, 0);
         }
         (self.head, self.length) = (0, 0);
     }

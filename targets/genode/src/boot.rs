@@ -81,7 +81,7 @@ unsafe fn acquire(device: &DeclaredDevice, handle: u8) -> Result<Properties, Unu
             if given > MAX_NET_HANDLE {
                 return Err(Unusable::NotAttached);
             }
-            (given, Properties::net(info.mac, u16::try_from(info.mtu).unwrap_or(u16::MAX))?)
+            (given, Properties::net(info.mac, u16::try_from(info.mtu).unwrap_or(u16::MAX), false)?)
         }
         DeviceKind::Block => {
             // SAFETY: as above.

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec;
 use core::task::{Context, Poll};
 
-use fogbow_net::frame::{Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, Offload};
-use fogbow_solo5::manifest::{Device, Properties};
+use fogbow_net::frame::{Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_solo5::manifest::Device;
 
 use crate::library;
 use crate::platform::Guest;
@@ -24,12 +24,8 @@ pub struct Net {
 impl Net {
     /// `None` when `device` is no usable network device.
     pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
-        match device.properties {
-            Ok(Properties::Net { mac, mtu }) => {
-                Some(Self { info: FrameInfo { mac, mtu: usize::from(mtu), offload: Offload::default() }, handle: device.handle, guest })
-            }
-            _ => None,
-        }
+        let (info, _) = device.properties.ok()?.frames()?;
+        Some(Self { info, handle: device.handle, guest })
     }
 
     fn buffer(&self) -> Box<[u8]> {

@@ -1,20 +1,22 @@
 //! Network devices: through the ring that the tender shares with the image where it offers one, by a hypercall per frame otherwise.
+//!
+//! Under Fogbow's own tender frames have virtio's header, by which the host cuts and puts together segments and completes checksums; under Solo5's
+//! they are plain.
 
 use alloc::boxed::Box;
 use alloc::vec;
 use core::task::{Context, Poll};
 
-use fogbow_net::frame::{Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, Offload};
-use fogbow_solo5::manifest::{Device, Properties};
+use fogbow_net::frame::virtio::Framing;
+use fogbow_net::frame::{Checksums, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_solo5::manifest::Device;
 
 use crate::hypercall;
 use crate::platform::Guest;
 
-/// Bytes of a VLAN tag (IEEE 802.1Q), which a frame may carry beyond its MTU.
-const VLAN_TAG: usize = 4;
-
-/// The part of the heap that a device's buffers on the ring may take, each way.
-const BUDGET: usize = 16;
+/// The part of the heap that a device's buffers on the ring may take, each way, and how many bytes at most: of the largest frames the fewest buffers
+/// are enough.
+const BUDGET: (usize, usize) = (16, 256 * 1024);
 
 /// How often the ring's room is looked at, 50 µs apart after the first few, before a frame is given up: the tender is stuck then.
 const LOOKS_FOR_ROOM: u32 = 2000;
@@ -25,6 +27,7 @@ const QUICK_LOOKS: u32 = 1000;
 /// A network device of the tender's.
 pub struct Net {
     info: FrameInfo,
+    framing: Framing,
     handle: u8,
     guest: &'static Guest,
 }
@@ -32,12 +35,8 @@ pub struct Net {
 impl Net {
     /// `None` when `device` is no usable network device.
     pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
-        match device.properties {
-            Ok(Properties::Net { mac, mtu }) => {
-                Some(Self { info: FrameInfo { mac, mtu: usize::from(mtu), offload: Offload::default() }, handle: device.handle, guest })
-            }
-            _ => None,
-        }
+        let (info, framing) = device.properties.ok()?.frames()?;
+        Some(Self { info, framing, handle: device.handle, guest })
     }
 }
 
@@ -50,13 +49,12 @@ impl FrameDevice for Net {
     }
 
     fn split(self) -> (Receiver, Transmitter) {
-        let Self { info, handle, guest } = self;
-        let limit = info.mtu + ETHERNET_HEADER;
-        let size = limit + VLAN_TAG;
+        let Self { info, framing, handle, guest } = self;
+        let size = framing.header() + info.largest_received();
         let buffer = || vec![0; size].into_boxed_slice();
-        let index = guest.frames().map(|mut frames| frames.add(handle, size, guest.heap_size / BUDGET));
+        let index = guest.frames().map(|mut frames| frames.add(handle, size, (guest.heap_size / BUDGET.0).min(BUDGET.1)));
         let source = index.map_or_else(|| Source::Hypercalls(buffer()), Source::Ring);
-        (Receiver { handle, guest, source }, Transmitter { handle, guest, index, limit, buffer: buffer() })
+        (Receiver { handle, guest, framing, source }, Transmitter { handle, guest, framing, index, buffer: buffer() })
     }
 }
 
@@ -64,6 +62,7 @@ impl FrameDevice for Net {
 pub struct Receiver {
     handle: u8,
     guest: &'static Guest,
+    framing: Framing,
     source: Source,
 }
 
@@ -79,14 +78,23 @@ impl FrameReceiver for Receiver {
     fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
         match &mut self.source {
             Source::Hypercalls(buffer) => match hypercall::net_read(self.handle.into(), buffer) {
-                Ok(Some(length)) => buffer.get_mut(..length).map(|frame| consume(frame, Checksums::Unknown)),
+                Ok(Some(length)) => {
+                    let (frame, checksums) = self.framing.open(buffer.get_mut(..length)?);
+                    Some(consume(frame, checksums))
+                }
                 // Nothing waits, or the tender has lost the interface: either way it says when that changes.
                 Ok(None) | Err(_) => {
                     self.guest.readiness.clear(self.handle);
                     None
                 }
             },
-            Source::Ring(index) => receive_from_ring(self.guest, *index, consume),
+            Source::Ring(index) => {
+                let framing = self.framing;
+                receive_from_ring(self.guest, *index, |given| {
+                    let (frame, checksums) = framing.open(given);
+                    consume(frame, checksums)
+                })
+            }
         }
     }
 
@@ -102,7 +110,7 @@ impl FrameReceiver for Receiver {
     }
 }
 
-fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
+fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
     guest.collect();
     let (arrived, doorbell) = guest.frames()?.receive(index);
     if doorbell {
@@ -110,7 +118,7 @@ fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnc
     }
     let arrived = arrived?;
     // SAFETY: the buffer is this function's until it is given back below. The lock is not held, since `consume` may send.
-    let result = consume(unsafe { arrived.buffer.bytes(arrived.length) }, Checksums::Unknown);
+    let result = consume(unsafe { arrived.buffer.bytes(arrived.length) });
     guest.frames()?.give_back(index, arrived);
     Some(result)
 }
@@ -119,9 +127,9 @@ fn receive_from_ring<R>(guest: &'static Guest, index: usize, consume: impl FnOnc
 pub struct Transmitter {
     handle: u8,
     guest: &'static Guest,
+    framing: Framing,
     /// The device's index on the ring.
     index: Option<usize>,
-    limit: usize,
     /// For frames that go by hypercall, and for those that are lost.
     buffer: Box<[u8]>,
 }
@@ -150,19 +158,20 @@ impl FrameTransmitter for Transmitter {
         false
     }
 
-    fn transmit<R>(&mut self, length: usize, _: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        assert!(length <= self.limit, "a frame of {length} bytes exceeds the device's {}", self.limit);
+    fn transmit<R>(&mut self, length: usize, finish: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        let (length, limit) = (self.framing.header() + length, self.buffer.len());
+        assert!(length <= limit, "a frame of {length} bytes with its header does not fit into the device's buffer of {limit}");
         let Some(index) = self.index else {
-            let frame = &mut self.buffer[..length];
-            let result = fill(frame);
+            let buffer = &mut self.buffer[..length];
+            let result = fill(self.framing.begin(buffer, finish));
             // A frame that the tender refuses is lost, as on a wire.
-            let _ = hypercall::net_write(self.handle.into(), frame);
+            let _ = hypercall::net_write(self.handle.into(), buffer);
             return result;
         };
         let buffer = if self.has_room() { self.guest.frames().and_then(|mut frames| frames.out_buffer(index)) } else { None };
-        let Some(buffer) = buffer else { return fill(&mut self.buffer[..length]) };
+        let Some(buffer) = buffer else { return fill(self.framing.begin(&mut self.buffer[..length], finish)) };
         // SAFETY: the buffer is this transmitter's until it is sent. The lock is not held, since `fill` is code of others.
-        let result = fill(unsafe { buffer.bytes(length) });
+        let result = fill(self.framing.begin(unsafe { buffer.bytes(length) }, finish));
         if let Some(mut frames) = self.guest.frames() {
             frames.send(index, length);
         }

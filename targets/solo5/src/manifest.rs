@@ -8,7 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use fogbow_net::frame::MacAddress;
+use fogbow_net::frame::virtio::Framing;
+use fogbow_net::frame::{FrameInfo, MacAddress, Offload};
 
 /// `MFT_VERSION`: the version of the manifest's own layout.
 pub const VERSION: u32 = 1;
@@ -26,6 +27,11 @@ const MIN_SECTOR: u16 = 512;
 
 /// The first byte of an entry's padding where a tender of Fogbow's takes more of a block device than Solo5's do; two powers of two follow.
 pub(crate) const EXTENSION: u8 = 1;
+
+/// The first byte of a network entry's padding: where an image carries it, it takes frames with virtio's header before each; where a tender of Fogbow's
+/// hands the other back, each has one. Solo5's tenders look at neither and hand back what the image carries.
+const HEADERS_TAKEN: u8 = 1;
+const HEADERS_GIVEN: u8 = 2;
 
 /// What kind of device: `enum mft_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +124,9 @@ impl DeclaredDevice {
             index += 1;
         }
         entry.kind = self.kind.number();
+        if matches!(self.kind, DeviceKind::Net) {
+            entry.padding[0] = HEADERS_TAKEN;
+        }
         entry
     }
 }
@@ -158,7 +167,8 @@ pub(crate) mod raw {
         /// `union b`: the host's file descriptor, in the first four bytes.
         pub(crate) host: [u8; 8],
         pub(crate) attached: u8,
-        /// Zero under Solo5's tenders; what Fogbow's offer of a block device begins with [`EXTENSION`](super::EXTENSION).
+        /// Nothing to Solo5's tenders; what Fogbow's offer of a block device begins with [`EXTENSION`](super::EXTENSION), and of a network device with
+        /// [`HEADERS_GIVEN`](super::HEADERS_GIVEN).
         pub(crate) padding: [u8; 7],
     }
 
@@ -178,6 +188,9 @@ pub enum Properties {
         mac: MacAddress,
         /// The largest payload of a frame, in bytes; at least 68.
         mtu: u16,
+        /// Whether virtio's header stands before each frame, in both directions, and the host cuts segments, puts them together and completes
+        /// checksums ([`fogbow_net::frame::virtio`]).
+        headed: bool,
     },
     /// A block device.
     Block {
@@ -198,6 +211,18 @@ pub struct Extension {
 }
 
 impl Properties {
+    /// What a stack is told of a network device, and how its frames lie in buffers; `None` of another device.
+    #[must_use]
+    pub fn frames(&self) -> Option<(FrameInfo, Framing)> {
+        match *self {
+            Self::Net { mac, mtu, headed } => {
+                let (offload, framing) = if headed { (Offload::FULL, Framing::Headed) } else { (Offload::default(), Framing::Plain) };
+                Some((FrameInfo { mac, mtu: mtu.into(), offload }, framing))
+            }
+            Self::Block { .. } => None,
+        }
+    }
+
     /// The kind of device they describe.
     #[must_use]
     pub fn kind(&self) -> DeviceKind {
@@ -207,11 +232,11 @@ impl Properties {
         }
     }
 
-    /// A network device with this hardware address and MTU in bytes.
+    /// A network device with this hardware address and MTU in bytes, plain frames or each after a header.
     ///
     /// # Errors
     /// [`Unusable::Mac`], [`Unusable::Mtu`].
-    pub fn net(mac: [u8; 6], mtu: u16) -> Result<Self, Unusable> {
+    pub fn net(mac: [u8; 6], mtu: u16, headed: bool) -> Result<Self, Unusable> {
         // The lowest bit of the first byte marks a multicast address (IEEE 802).
         if mac == [0; 6] || mac[0] & 1 != 0 {
             return Err(Unusable::Mac(MacAddress(mac)));
@@ -219,7 +244,7 @@ impl Properties {
         if mtu < MIN_MTU {
             return Err(Unusable::Mtu(mtu));
         }
-        Ok(Self::Net { mac: MacAddress(mac), mtu })
+        Ok(Self::Net { mac: MacAddress(mac), mtu, headed })
     }
 
     /// A block device of `capacity` bytes, in sectors of `sector_size` bytes.
@@ -366,7 +391,7 @@ fn read_properties(kind: DeviceKind, entry: &[u8; size_of::<raw::Entry>()]) -> R
         DeviceKind::Net => {
             let mut mac = [0; 6];
             mac.copy_from_slice(&entry[AT..AT + 6]);
-            Properties::net(mac, field!(u16, entry, AT + 6))
+            Properties::net(mac, field!(u16, entry, AT + 6), entry[offset_of!(raw::Entry, padding)] == HEADERS_GIVEN)
         }
         DeviceKind::Block => {
             let extension = read_extension(&entry[offset_of!(raw::Entry, padding)..]);

@@ -163,11 +163,13 @@ mod tests {
     #[test]
     fn manifest_note_is_the_headers_byte_for_byte() {
         // Offsets of struct mft_entry on x86-64: name 0, type 68, u 72, b 88, attached 96; 104 bytes in all.
+        // The byte behind `attached` is ours: a network that takes frames with headers.
         fn entry(name: &str, kind: u32) -> Vec<u8> {
             let mut entry = name.as_bytes().to_vec();
             entry.resize(68, 0);
             entry.extend(kind.to_le_bytes());
             entry.resize(104, 0);
+            entry[97] = u8::from(kind == 2);
             entry
         }
         let note = ManifestNote::<3>::new(&[DeclaredDevice::net("service"), DeclaredDevice::block("disk")]);

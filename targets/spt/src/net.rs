@@ -1,22 +1,24 @@
 //! Network devices: one system call per frame, from and to a buffer of the device's own.
+//!
+//! Under Fogbow's own tender frames have virtio's header, by which the host cuts and puts together segments and completes checksums; under Solo5's
+//! they are plain.
 
 use alloc::boxed::Box;
 use alloc::vec;
 use core::task::{Context, Poll};
 
-use fogbow_net::frame::{Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, Offload};
-use fogbow_solo5::manifest::{Device, Properties};
+use fogbow_net::frame::virtio::Framing;
+use fogbow_net::frame::{Checksums, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
+use fogbow_solo5::manifest::Device;
 
 use crate::platform::{self, Guest};
 use crate::system::{self, Descriptor};
-
-/// Bytes of a VLAN tag (IEEE 802.1Q), which a frame may carry beyond its MTU.
-const VLAN_TAG: usize = 4;
 
 /// A network device of the tender's.
 #[derive(Debug)]
 pub struct Net {
     info: FrameInfo,
+    framing: Framing,
     handle: u8,
     descriptor: Descriptor,
     guest: &'static Guest,
@@ -25,19 +27,12 @@ pub struct Net {
 impl Net {
     /// `None` when `device` is no usable network device.
     pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
-        match device.properties {
-            Ok(Properties::Net { mac, mtu }) => Some(Self {
-                info: FrameInfo { mac, mtu: usize::from(mtu), offload: Offload::default() },
-                handle: device.handle,
-                descriptor: Descriptor(device.host_descriptor),
-                guest,
-            }),
-            _ => None,
-        }
+        let (info, framing) = device.properties.ok()?.frames()?;
+        Some(Self { info, framing, handle: device.handle, descriptor: Descriptor(device.host_descriptor), guest })
     }
 
-    fn buffer(&self) -> Box<[u8]> {
-        vec![0; self.info.mtu + ETHERNET_HEADER + VLAN_TAG].into_boxed_slice()
+    fn buffer(&self, frame: usize) -> Box<[u8]> {
+        vec![0; self.framing.header() + frame].into_boxed_slice()
     }
 }
 
@@ -51,9 +46,9 @@ impl FrameDevice for Net {
 
     fn split(self) -> (Receiver, Transmitter) {
         self.guest.set_receiving(self.handle, true);
-        let receiver = Receiver { descriptor: self.descriptor, handle: self.handle, guest: self.guest, buffer: self.buffer() };
-        let transmitter = Transmitter { descriptor: self.descriptor, limit: self.info.mtu + ETHERNET_HEADER, buffer: self.buffer() };
-        (receiver, transmitter)
+        let Self { info, framing, handle, descriptor, guest } = self;
+        let receiver = Receiver { descriptor, handle, guest, framing, buffer: self.buffer(info.largest_received()) };
+        (receiver, Transmitter { descriptor, framing, buffer: self.buffer(info.largest_sent()) })
     }
 }
 
@@ -63,6 +58,7 @@ pub struct Receiver {
     descriptor: Descriptor,
     handle: u8,
     guest: &'static Guest,
+    framing: Framing,
     buffer: Box<[u8]>,
 }
 
@@ -71,7 +67,10 @@ impl FrameReceiver for Receiver {
         match system::read(self.descriptor, &mut self.buffer) {
             // A tap gives no empty frame: the network's process behind the descriptor has ended, and the descriptor stays ready for ever.
             Ok(0) => platform::network_is_gone(),
-            Ok(length) => self.buffer.get_mut(..length).map(|frame| consume(frame, Checksums::Unknown)),
+            Ok(length) => {
+                let (frame, checksums) = self.framing.open(self.buffer.get_mut(..length)?);
+                Some(consume(frame, checksums))
+            }
             // Nothing waits, or the host has taken the interface away: either way the host says when that changes.
             Err(_) => {
                 self.guest.readiness.clear(self.handle);
@@ -95,7 +94,7 @@ impl Drop for Receiver {
 #[derive(Debug)]
 pub struct Transmitter {
     descriptor: Descriptor,
-    limit: usize,
+    framing: Framing,
     buffer: Box<[u8]>,
 }
 
@@ -104,12 +103,13 @@ impl FrameTransmitter for Transmitter {
         true
     }
 
-    fn transmit<R>(&mut self, length: usize, _: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        assert!(length <= self.limit, "a frame of {length} bytes exceeds the device's {}", self.limit);
-        let frame = &mut self.buffer[..length];
-        let result = fill(frame);
+    fn transmit<R>(&mut self, length: usize, finish: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        let (whole, limit) = (self.framing.header() + length, self.buffer.len());
+        assert!(whole <= limit, "a frame of {length} bytes does not fit into the device's buffer of {limit}");
+        let buffer = &mut self.buffer[..whole];
+        let result = fill(self.framing.begin(buffer, finish));
         // A frame that the host does not take is lost, as on a wire.
-        let _ = system::write(self.descriptor, frame);
+        let _ = system::write(self.descriptor, buffer);
         result
     }
 

@@ -7,8 +7,9 @@ use std::path::Path;
 use fogbow::arguments::{self, Argument, ArgumentError};
 use fogbow::{StartError, arguments::parse};
 use fogbow_block::{BlockInfo, Durability};
+use fogbow_net::frame::virtio::Framing;
 use fogbow_net::{FrameInfo, MacAddress, Offload};
-use fogbow_tender::net::NetError;
+use fogbow_tender::net::{Frames, NetError};
 use fogbow_tender::options::NetSource;
 
 use crate::block::BlockDevice;
@@ -20,8 +21,11 @@ pub const STACK_ARGUMENTS: &[Argument] =
     &[Argument { name: "bind", default: Some("127.0.0.1"), doc: "the host's IPv4 address to listen on; 0.0.0.0 for all of them" }];
 
 /// Arguments of a frame device: each is `--NAME-` and this, NAME being the device's.
-pub const NET_ARGUMENTS: &[Argument] =
-    &[Argument { name: "tap", default: None, doc: "the tap interface that is this network device: it must exist, be up, and be yours" }];
+pub const NET_ARGUMENTS: &[Argument] = &[
+    Argument { name: "tap", default: None, doc: "the tap interface that is this network device: it must exist, be up, and be yours" },
+    Argument { name: "offload", default: Some("yes"), doc: "no has the stack cut and sum all that it sends itself, not the host" },
+    Argument { name: "pcap", default: None, doc: "the file in which all frames are recorded, for Wireshark" },
+];
 
 /// Arguments of a block device: each is `--NAME-` and this, NAME being the device's.
 pub const BLOCK_ARGUMENTS: &[Argument] = &[
@@ -76,9 +80,21 @@ pub fn stack() -> Result<HostStack, StartError> {
 /// [`DeviceError`].
 pub fn net(name: &str) -> Result<Net, DeviceError> {
     let tap = parse::<String>(&format!("{name}-tap")).map_err(DeviceError::Argument)?;
-    let device = fogbow_tender::net::open(&NetSource::Tap(tap)).map_err(DeviceError::Net)?;
+    let frames = match parse::<String>(&format!("{name}-offload")).map_err(DeviceError::Argument)?.as_str() {
+        "yes" => Frames::Any,
+        "no" => Frames::Plain,
+        value => {
+            let (name, value, reason) = (format!("{name}-offload"), value.to_owned(), "write yes or no".to_owned());
+            return Err(DeviceError::Argument(ArgumentError::Invalid { name, value, reason }));
+        }
+    };
+    let mut device = fogbow_tender::net::open(&NetSource::Tap(tap), frames).map_err(DeviceError::Net)?;
+    if let Some(path) = arguments::parse_optional::<String>(&format!("{name}-pcap")).map_err(DeviceError::Argument)? {
+        device = fogbow_tender::net::record(device, Path::new(&path)).map_err(DeviceError::Net)?;
+    }
     let mac = MacAddress(fogbow_tender::net::random_mac()?);
-    Ok(Net::new(device.descriptor, FrameInfo { mac, mtu: device.mtu.into(), offload: Offload::default() })?)
+    let (offload, framing) = if device.headed { (Offload::FULL, Framing::Headed) } else { (Offload::default(), Framing::Plain) };
+    Ok(Net::new(device.descriptor, FrameInfo { mac, mtu: device.mtu.into(), offload }, framing)?)
 }
 
 /// Opens the block device `name`: the file that `--NAME-file` names.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use fogbow_net::frame::ETHERNET_HEADER;
+use fogbow_net::frame::virtio::Framing;
 use fogbow_net::{Checksums, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
 
 use crate::reactor::{Direction, Watched};
@@ -13,12 +13,13 @@ use crate::reactor::{Direction, Watched};
 /// A descriptor that gives and takes one Ethernet frame per system call.
 pub struct Net {
     info: FrameInfo,
+    framing: Framing,
     descriptor: Rc<Watched<OwnedFd>>,
 }
 
 impl Net {
-    pub(crate) fn new(descriptor: OwnedFd, info: FrameInfo) -> io::Result<Self> {
-        Ok(Self { info, descriptor: Rc::new(Watched::new(descriptor)?) })
+    pub(crate) fn new(descriptor: OwnedFd, info: FrameInfo, framing: Framing) -> io::Result<Self> {
+        Ok(Self { info, framing, descriptor: Rc::new(Watched::new(descriptor)?) })
     }
 }
 
@@ -31,10 +32,11 @@ impl FrameDevice for Net {
     }
 
     fn split(self) -> (NetReceiver, NetTransmitter) {
-        let length = self.info.mtu + ETHERNET_HEADER;
+        let Self { info, framing, descriptor } = self;
+        let buffer = |frame| vec![0; framing.header() + frame];
         (
-            NetReceiver { descriptor: Rc::clone(&self.descriptor), frame: vec![0; length] },
-            NetTransmitter { descriptor: self.descriptor, frame: vec![0; length] },
+            NetReceiver { descriptor: Rc::clone(&descriptor), framing, buffer: buffer(info.largest_received()) },
+            NetTransmitter { descriptor, framing, buffer: buffer(info.largest_sent()) },
         )
     }
 }
@@ -42,13 +44,17 @@ impl FrameDevice for Net {
 /// The half of a [`Net`] that reads frames.
 pub struct NetReceiver {
     descriptor: Rc<Watched<OwnedFd>>,
-    frame: Vec<u8>,
+    framing: Framing,
+    buffer: Vec<u8>,
 }
 
 impl FrameReceiver for NetReceiver {
     fn receive<R>(&mut self, consume: impl FnOnce(&mut [u8], Checksums) -> R) -> Option<R> {
-        match rustix::io::read(self.descriptor.io(), &mut self.frame[..]) {
-            Ok(length) if length > 0 => Some(consume(&mut self.frame[..length], Checksums::Unknown)),
+        match rustix::io::read(self.descriptor.io(), &mut self.buffer[..]) {
+            Ok(length) if length > 0 => {
+                let (frame, checksums) = self.framing.open(&mut self.buffer[..length]);
+                Some(consume(frame, checksums))
+            }
             // Nothing waits, or the interface is down: in either case the next event tells.
             _ => {
                 self.descriptor.clear_ready(Direction::Read);
@@ -65,7 +71,8 @@ impl FrameReceiver for NetReceiver {
 /// The half of a [`Net`] that writes frames.
 pub struct NetTransmitter {
     descriptor: Rc<Watched<OwnedFd>>,
-    frame: Vec<u8>,
+    framing: Framing,
+    buffer: Vec<u8>,
 }
 
 impl FrameTransmitter for NetTransmitter {
@@ -73,11 +80,11 @@ impl FrameTransmitter for NetTransmitter {
         true
     }
 
-    fn transmit<R>(&mut self, length: usize, _: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        let frame = &mut self.frame[..length];
-        let result = fill(frame);
+    fn transmit<R>(&mut self, length: usize, finish: Finish, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        let buffer = &mut self.buffer[..self.framing.header() + length];
+        let result = fill(self.framing.begin(buffer, finish));
         // A tap that takes no frame loses it, as a wire does.
-        let _ = rustix::io::write(self.descriptor.io(), frame);
+        let _ = rustix::io::write(self.descriptor.io(), buffer);
         result
     }
 

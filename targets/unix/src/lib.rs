@@ -54,6 +54,7 @@ where
     S: FnOnce() -> F,
     F: Future<Output = Result<(), StartError>> + 'static,
 {
+    fogbow_tender::net::main_if_child();
     std::panic::set_hook(Box::new(|info| {
         // When standard error is gone there is nobody left to tell.
         let _ = writeln!(std::io::stderr(), "{info}");

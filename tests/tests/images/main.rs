@@ -9,6 +9,7 @@ mod faults;
 mod hello;
 mod http;
 mod kv;
+mod network;
 mod random;
 mod timers;
 mod user_network;
@@ -31,6 +32,7 @@ fn main() {
         http::trials(),
         faults::trials(),
         kv::trials(),
+        network::trials(),
         user_network::trials(),
         virtio::trials(),
     ];

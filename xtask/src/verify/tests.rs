@@ -10,7 +10,7 @@ fn resolved(target: Target) -> Resolved {
 }
 
 fn image() -> ImageWriter {
-    let device = Device { name: Name::new("wire").unwrap(), kind: DeviceKind::Net };
+    let device = Device::new(Name::new("wire").unwrap(), DeviceKind::Net);
     ImageWriter { manifest: Manifest::new(vec![device]).unwrap(), ..ImageWriter::new(elf::Target::Spt, 2) }
 }
 

@@ -48,7 +48,7 @@ enum TenderError {
 }
 
 fn main() -> ExitCode {
-    fogbow_usernet::main_if_child();
+    fogbow_tender::net::main_if_child();
     let command_line = match options::parse(std::env::args_os().skip(1)) {
         Ok(Request::Run(command_line)) => command_line,
         Ok(Request::Help) => {
@@ -73,11 +73,13 @@ fn run(command_line: &CommandLine) -> Result<u8, TenderError> {
     let image_error = |source| TenderError::Image { image: path.clone(), source };
     let file = std::fs::read(path).map_err(|source| TenderError::Open { image: path.clone(), source })?;
     let image = Image::read(&file).map_err(image_error)?;
-    let devices = attach::attach(command_line, image.manifest())?;
+    // A Nic session's frames are plain.
+    let manifest = image.manifest().clone().with_plain_frames();
+    let devices = attach::attach(command_line, &manifest)?;
     for forward in devices.iter().flat_map(|device| &device.forwards) {
         eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
     }
-    let library = Library::new(image.manifest().clone(), devices).map_err(TenderError::Events)?;
+    let library = Library::new(manifest, devices).map_err(TenderError::Events)?;
     library::install(library);
 
     let addresses = image.addresses();

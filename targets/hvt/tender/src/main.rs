@@ -51,7 +51,7 @@ use crate::worker::{Worker, WorkerError};
 const ABI: Abi = Abi { target: Target::Hvt, version: 2 };
 
 fn main() {
-    fogbow_usernet::main_if_child();
+    fogbow_tender::net::main_if_child();
     let request = options::parse(std::env::args_os().skip(1)).unwrap_or_else(|error| end::with_error(&error));
     match request {
         Request::Help => {

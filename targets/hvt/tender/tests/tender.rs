@@ -40,7 +40,7 @@ fn store(address: u32, value: u32) -> Vec<u8> {
 
 fn one_network() -> Manifest {
     let name = Name::new("service").expect("a valid name");
-    Manifest::new(vec![Device { name, kind: DeviceKind::Net }]).expect("a valid manifest")
+    Manifest::new(vec![Device { name, kind: DeviceKind::Net, takes_headers: false }]).expect("a valid manifest")
 }
 
 fn words(words: &[u64]) -> Vec<u8> {

@@ -35,11 +35,21 @@ fn reads_what_the_tender_attached() {
     let manifest = Manifest::read(&handed_back()).unwrap();
     let service = manifest.find(DeviceKind::Net, "service").unwrap();
     assert_eq!((service.handle, service.host_descriptor), (1, 5));
-    assert_eq!(service.properties, Ok(Properties::Net { mac: MacAddress([2, 0, 0, 0, 0, 9]), mtu: 1500 }));
+    assert_eq!(service.properties, Ok(Properties::Net { mac: MacAddress([2, 0, 0, 0, 0, 9]), mtu: 1500, headed: false }));
     let disk = manifest.find(DeviceKind::Block, "disk").unwrap();
     assert_eq!((disk.handle, disk.host_descriptor), (2, 6));
     assert_eq!(disk.properties, Ok(Properties::Block { capacity: 1 << 20, sector_size: 4096, extension: None }));
     assert_eq!(manifest.find(DeviceKind::Net, "disk"), None);
+}
+
+#[test]
+fn frames_have_headers_only_where_the_tender_says_so() {
+    // 1 is what the image itself carries, and what Solo5's tenders hand back.
+    for (given, expected) in [(0, Framing::Plain), (1, Framing::Plain), (2, Framing::Headed), (3, Framing::Plain)] {
+        let manifest = changed(8 + 104 + 97, &[given]).unwrap();
+        let (info, framing) = manifest.devices()[0].properties.unwrap().frames().unwrap();
+        assert_eq!((framing, info.offload == Offload::FULL), (expected, given == 2));
+    }
 }
 
 #[test]

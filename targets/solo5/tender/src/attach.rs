@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use fogbow_usernet::Forward;
 
 use crate::block::{self, BlockError};
 use crate::manifest::{Attachment, DeviceKind, MAX_EXTENDED, Manifest, Properties};
-use crate::net::{self, NetError};
-use crate::options::{CommandLine, DEFAULT_SECTOR_SIZE, DeviceSetting, NetSource, OptionsError};
+use crate::net::{self, Frames, NetError};
+use crate::options::{CommandLine, DEFAULT_SECTOR_SIZE, DeviceSetting, NetSetting, NetSource, OptionsError};
 
 /// A device that has been attached. Closing its descriptor detaches it.
 #[derive(Debug)]
@@ -73,6 +74,9 @@ pub enum AttachError {
     },
 }
 
+/// Guests with less memory than this, in bytes, get plain frames: those with headers can be 64 KiB long, and a guest keeps some buffers for such.
+const LEAST_HEADED_MEMORY: u64 = 16 << 20;
+
 /// Attaches every device of the manifest, in its order: the device at index `i` has handle `i + 1`.
 ///
 /// Nothing is opened unless the command line names every declared device and no other.
@@ -84,7 +88,11 @@ pub fn attach(command_line: &CommandLine, manifest: &Manifest) -> Result<Vec<Att
     let extended = manifest.devices().iter().filter(|device| device.kind == DeviceKind::Block).count() <= MAX_EXTENDED;
     let devices = manifest.devices().iter().zip(settings);
     let attached = devices.map(|(device, setting)| match setting {
-        DeviceSetting::Net { source: Some(source), mac } => attach_net(device.name.as_str(), source, *mac),
+        DeviceSetting::Net(NetSetting { source: Some(source), mac, offload, pcap }) => {
+            let headed = device.takes_headers && command_line.memory_size >= LEAST_HEADED_MEMORY && offload.unwrap_or(true);
+            let frames = if headed { Frames::Any } else { Frames::Plain };
+            attach_net(device.name.as_str(), source, *mac, frames, pcap.as_deref())
+        }
         DeviceSetting::Block { source: Some(path), sector_size } => {
             let block_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
             let file = block::open(path, block_size).map_err(|source| AttachError::Block { name: device.name.to_string(), source })?;
@@ -92,17 +100,21 @@ pub fn attach(command_line: &CommandLine, manifest: &Manifest) -> Result<Vec<Att
             Ok(Attached { properties, descriptor: file.descriptor, forwards: Vec::new() })
         }
         // `resolve` lets no device without a source through.
-        DeviceSetting::Net { source: None, .. } | DeviceSetting::Block { source: None, .. } => {
+        DeviceSetting::Net(NetSetting { source: None, .. }) | DeviceSetting::Block { source: None, .. } => {
             Err(OptionsError::NotAttached(device.name.to_string(), device.kind.option().to_owned()).into())
         }
     });
     attached.collect()
 }
 
-fn attach_net(name: &str, source: &NetSource, mac: Option<[u8; 6]>) -> Result<Attached, AttachError> {
-    let network = net::open(source).map_err(|source| AttachError::Net { name: name.to_owned(), source })?;
+fn attach_net(name: &str, source: &NetSource, mac: Option<[u8; 6]>, frames: Frames, pcap: Option<&Path>) -> Result<Attached, AttachError> {
+    let opened = net::open(source, frames).and_then(|network| match pcap {
+        Some(path) => net::record(network, path),
+        None => Ok(network),
+    });
+    let network = opened.map_err(|source| AttachError::Net { name: name.to_owned(), source })?;
     let random = || net::random_mac().map_err(|source| AttachError::RandomMac { name: name.to_owned(), source });
     let mac = mac.map_or_else(random, Ok)?;
-    let properties = Properties::Net { mac, mtu: network.mtu };
+    let properties = Properties::Net { mac, mtu: network.mtu, headed: network.headed };
     Ok(Attached { properties, descriptor: network.descriptor, forwards: network.forwards })
 }

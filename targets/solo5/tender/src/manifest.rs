@@ -33,10 +33,16 @@ mod field {
     pub(super) const MTU: usize = 78;
     pub(super) const HOST_DESCRIPTOR: usize = 88;
     pub(super) const ATTACHED: usize = 96;
-    /// Padding in Solo5's structure: zero under its own tenders. Here, of a block device: 1 when it can be flushed, then the two sizes of transfers
-    /// beyond a sector, as powers of two in bytes.
+    /// Padding in Solo5's structure: nothing to its own tenders. Here, of a block device: 1 when it can be flushed, then the two sizes of transfers
+    /// beyond a sector, as powers of two in bytes. Of a network device: [`HEADERS_TAKEN`](super::HEADERS_TAKEN) in the image,
+    /// [`HEADERS_GIVEN`](super::HEADERS_GIVEN) where that is what it gets.
     pub(super) const EXTENSION: usize = 97;
 }
+
+/// A guest takes frames with virtio's header before each, and says so in its image.
+const HEADERS_TAKEN: u8 = 1;
+/// Each frame has such a header, in both directions.
+const HEADERS_GIVEN: u8 = 2;
 
 /// What our tenders take from a guest beyond Solo5's one sector at a time, as powers of two: a transfer of at most so many bytes, if as many fit
 /// between its offset and the end of the device. Two sizes, because a system call filter can compare but not add.
@@ -121,6 +127,16 @@ pub struct Device {
     pub name: Name,
     /// What it is.
     pub kind: DeviceKind,
+    /// Of a network device: the guest can take frames with virtio's header before each, and so larger ones than the MTU.
+    pub takes_headers: bool,
+}
+
+impl Device {
+    /// A device as images of Fogbow's declare it: networks with headers.
+    #[must_use]
+    pub fn new(name: Name, kind: DeviceKind) -> Self {
+        Self { name, kind, takes_headers: kind == DeviceKind::Net }
+    }
 }
 
 /// What a device turned out to be once attached, as the guest is told.
@@ -141,6 +157,8 @@ pub enum Properties {
         mac: [u8; 6],
         /// Largest payload of a frame in bytes, the Ethernet header not counted.
         mtu: u16,
+        /// Whether virtio's header stands before each frame.
+        headed: bool,
     },
 }
 
@@ -208,11 +226,19 @@ impl Manifest {
         if devices.len() >= MAX_ENTRIES {
             return Err(ManifestError::Count(u32::try_from(devices.len()).unwrap_or(u32::MAX).saturating_add(1)));
         }
-        let repeated = devices.iter().enumerate().find(|(index, device)| devices[..*index].contains(device));
+        let is_same = |one: &Device, other: &Device| (one.kind, &one.name) == (other.kind, &other.name);
+        let repeated = devices.iter().enumerate().find(|(index, device)| devices[..*index].iter().any(|other| is_same(device, other)));
         match repeated {
             Some((_, device)) => Err(ManifestError::Duplicate(device.clone())),
             None => Ok(Self { devices }),
         }
+    }
+
+    /// This manifest of a guest whose networks are given plain frames, whatever it takes.
+    #[must_use]
+    pub fn with_plain_frames(mut self) -> Self {
+        self.devices.iter_mut().for_each(|device| device.takes_headers = false);
+        self
     }
 
     /// Reads a `struct mft` as an image carries it. What it says about attached devices is not looked at, as nothing is attached yet.
@@ -280,6 +306,9 @@ impl Manifest {
         for (index, (entry, device)) in entries.zip(&self.devices).enumerate() {
             write(entry, 0, device.name.as_str().as_bytes());
             write(entry, field::TYPE, &device.kind.to_abi().to_le_bytes());
+            if device.takes_headers {
+                entry[field::EXTENSION] = HEADERS_TAKEN;
+            }
             if let Some(attachment) = attachments.get(index) {
                 emit_attachment(entry, attachment);
             }
@@ -311,7 +340,8 @@ fn parse_entry(index: usize, entry: &[u8]) -> Result<Device, ManifestError> {
     if entry[field::ATTACHED] != 0 {
         return Err(ManifestError::AlreadyAttached(index));
     }
-    Ok(Device { name, kind })
+    let takes_headers = kind == DeviceKind::Net && entry[field::EXTENSION] == HEADERS_TAKEN;
+    Ok(Device { name, kind, takes_headers })
 }
 
 fn emit_attachment(entry: &mut [u8], attachment: &Attachment) {
@@ -324,9 +354,12 @@ fn emit_attachment(entry: &mut [u8], attachment: &Attachment) {
                 write(entry, field::EXTENSION, &[1, medium, large]);
             }
         }
-        Properties::Net { mac, mtu } => {
+        Properties::Net { mac, mtu, headed } => {
             write(entry, field::MAC, &mac);
             write(entry, field::MTU, &mtu.to_le_bytes());
+            if headed {
+                entry[field::EXTENSION] = HEADERS_GIVEN;
+            }
         }
     }
     write(entry, field::HOST_DESCRIPTOR, &attachment.descriptor.to_le_bytes());

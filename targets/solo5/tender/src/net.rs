@@ -1,14 +1,17 @@
 //! Attaching a net device: a tap interface, an inherited descriptor, or the user-mode network.
 //!
-//! A tender whose guests may use the user-mode network calls [`fogbow_usernet::main_if_child`] before anything else.
+//! A program that opens networks calls [`main_if_child`] before anything else: the user-mode network and the recording of frames are processes of
+//! their own, made of the same executable.
 //!
 //! Whatever it is, the guest's side is one non-blocking descriptor that gives and takes one Ethernet frame per read and write.
 //!
-//! A tap has to exist and be up, as with Solo5's tenders: a tender that made one would leave its address to chance. The tap's offloads
-//! are switched off on our end, so that the host's kernel cuts what it sends to the MTU and sums it before the guest reads it.
+//! A tap has to exist and be up, as with Solo5's tenders: a tender that made one would leave its address to chance. A guest that takes
+//! frames with virtio's header has them from a tap: the host's kernel then cuts what the guest sends and sums it, and gives it what it sends
+//! itself uncut and unsummed. For any other guest these offloads are switched off on our end.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 use fogbow_usernet::Forward;
 use rustix::fs::{Mode, OFlags};
@@ -17,6 +20,7 @@ use rustix::net::{AddressFamily, SocketType};
 
 use crate::options::NetSource;
 
+mod capture;
 mod interface;
 
 use interface::{InterfaceRequest, Offload, flags};
@@ -31,8 +35,19 @@ pub struct NetDevice {
     pub descriptor: OwnedFd,
     /// Largest payload of a frame in bytes, the Ethernet header not counted.
     pub mtu: u16,
+    /// Whether `struct virtio_net_hdr`, 10 bytes long, stands before each frame, and frames may be longer than the MTU allows: TCP over IPv4.
+    pub headed: bool,
     /// The host's ports that lead to the guest, as bound; empty but for the user-mode network.
     pub forwards: Vec<Forward>,
+}
+
+/// What frames a guest can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// Ethernet frames alone.
+    Plain,
+    /// Ethernet frames, or with virtio's header before each.
+    Any,
 }
 
 /// Why a network cannot be attached.
@@ -80,21 +95,48 @@ pub enum NetError {
     /// Descriptors 0, 1 and 2 are the console.
     #[error("Could not attach interface: @{0}: descriptors 0 to 2 are the console; pass the network as 3 or above")]
     Console(RawFd),
+    /// The descriptor is a tap's with headers, which the guest does not know or has no room for.
+    #[error(
+        "Could not attach interface: @{0}: its tap puts a header before each frame (IFF_VNET_HDR), which this guest cannot take: open it without, or give an image that knows the header 16 MB"
+    )]
+    Headed(RawFd),
+    /// Frames cannot be recorded.
+    #[error("Could not record frames in {}: {source}", .path.display())]
+    Capture {
+        /// The file.
+        path: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
     /// The user-mode network did not start.
     #[error("Could not attach interface: {0}")]
     User(String),
 }
 
-/// Opens a network.
+/// Opens a network for a guest that can take such `frames`.
 ///
 /// # Errors
 /// One of [`NetError`].
-pub fn open(source: &NetSource) -> Result<NetDevice, NetError> {
+pub fn open(source: &NetSource, frames: Frames) -> Result<NetDevice, NetError> {
     match source {
-        NetSource::Tap(name) => open_tap(name),
-        NetSource::Descriptor(number) => adopt_descriptor(*number),
+        NetSource::Tap(name) => open_tap(name, frames),
+        NetSource::Descriptor(number) => adopt_descriptor(*number, frames),
         NetSource::User(options) => start_user_network(options),
     }
+}
+
+/// Records all frames of a network that has been opened in the file `path`, for Wireshark and tcpdump.
+///
+/// # Errors
+/// [`NetError::Capture`].
+pub fn record(device: NetDevice, path: &Path) -> Result<NetDevice, NetError> {
+    capture::interpose(device, path).map_err(|source| NetError::Capture { path: path.to_owned(), source })
+}
+
+/// Becomes a process that [`open`] or [`record`] has started this executable again for, and never returns; otherwise returns at once.
+pub fn main_if_child() {
+    fogbow_usernet::main_if_child();
+    capture::main_if_child();
 }
 
 /// A random Ethernet address: unicast and locally administered.
@@ -111,7 +153,7 @@ pub fn random_mac() -> io::Result<[u8; 6]> {
     Ok(mac)
 }
 
-fn open_tap(name: &str) -> Result<NetDevice, NetError> {
+fn open_tap(name: &str, frames: Frames) -> Result<NetDevice, NetError> {
     let failed = |step| move |errno: Errno| NetError::Interface { interface: name.to_owned(), step, source: errno.into() };
     let request = InterfaceRequest::new(name);
     let socket = query_socket().map_err(failed("opening a socket"))?;
@@ -127,19 +169,28 @@ fn open_tap(name: &str) -> Result<NetDevice, NetError> {
     let options = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let tap = rustix::fs::open("/dev/net/tun", options, Mode::empty())
         .map_err(|errno| NetError::Driver { interface: name.to_owned(), source: errno.into() })?;
-    interface::attach_tap(tap.as_fd(), request).map_err(|errno| match errno {
+    let headed = frames == Frames::Any;
+    interface::attach_tap(tap.as_fd(), request, headed).map_err(|errno| match errno {
         Errno::PERM | Errno::ACCESS => NetError::Permission(name.to_owned()),
         Errno::BUSY => NetError::Busy(name.to_owned()),
         Errno::INVAL => NetError::NotTap(name.to_owned()),
         errno => failed("attaching")(errno),
     })?;
-    interface::set_offload(tap.as_fd(), Offload::NONE).map_err(failed("switching its offloads off"))?;
-    Ok(NetDevice { descriptor: tap, mtu, forwards: Vec::new() })
+    set_offload(tap.as_fd(), headed).map_err(failed("switching its offloads"))?;
+    Ok(NetDevice { descriptor: tap, mtu, headed, forwards: Vec::new() })
+}
+
+/// A tap keeps what another process has set before.
+fn set_offload(tap: BorrowedFd<'_>, headed: bool) -> Result<(), Errno> {
+    if headed {
+        interface::set_header_size(tap)?;
+    }
+    interface::set_offload(tap, if headed { Offload::TCP_IPV4 } else { Offload::NONE })
 }
 
 /// Takes over a descriptor that this process was started with. Those never carry the close-on-exec flag, and all that this process opens
 /// itself do: so the flag tells the two apart, and marks a descriptor as taken.
-fn adopt_descriptor(number: RawFd) -> Result<NetDevice, NetError> {
+fn adopt_descriptor(number: RawFd, frames: Frames) -> Result<NetDevice, NetError> {
     if number <= 2 {
         return Err(NetError::Console(number));
     }
@@ -154,21 +205,27 @@ fn adopt_descriptor(number: RawFd) -> Result<NetDevice, NetError> {
     let failed = |step| move |errno: Errno| NetError::Interface { interface: format!("@{number}"), step, source: errno.into() };
     rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC).map_err(failed("setting close-on-exec"))?;
     rustix::fs::fcntl_setfl(&descriptor, OFlags::NONBLOCK).map_err(failed("setting non-blocking"))?;
-    let mtu = match interface::get_tap(descriptor.as_fd()) {
-        Ok(request) => {
+    let (mtu, headed) = match interface::get_tap(descriptor.as_fd()) {
+        Ok((request, headed)) => {
             let socket = query_socket().map_err(failed("opening a socket"))?;
-            interface::get_mtu(socket.as_fd(), request).map_err(failed("reading its MTU"))?
+            (interface::get_mtu(socket.as_fd(), request).map_err(failed("reading its MTU"))?, headed)
         }
-        Err(_) => DEFAULT_MTU,
+        Err(_) => (DEFAULT_MTU, false),
     };
-    Ok(NetDevice { descriptor, mtu, forwards: Vec::new() })
+    if headed && frames == Frames::Plain {
+        return Err(NetError::Headed(number));
+    }
+    if headed {
+        set_offload(descriptor.as_fd(), headed).map_err(failed("switching its offloads"))?;
+    }
+    Ok(NetDevice { descriptor, mtu, headed, forwards: Vec::new() })
 }
 
 fn start_user_network(options: &str) -> Result<NetDevice, NetError> {
     let options = fogbow_usernet::Options::parse(options).map_err(|error| NetError::User(error.to_string()))?;
     let network = fogbow_usernet::spawn(&options).map_err(|error| NetError::User(error.to_string()))?;
     let mtu = u16::try_from(options.mtu).unwrap_or(u16::MAX);
-    Ok(NetDevice { descriptor: network.guest, mtu, forwards: network.forwards })
+    Ok(NetDevice { descriptor: network.guest, mtu, headed: false, forwards: network.forwards })
 }
 
 /// A socket to ask about interfaces with.

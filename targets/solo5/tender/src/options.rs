@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! TENDER [--mem=MB] [--net:NAME=IFACE|@FD|user[,OPTION...]] [--net-mac:NAME=MAC]
-//!        [--block:NAME=PATH] [--block-sector-size:NAME=BYTES] [--] IMAGE [ARGUMENT...]
+//!        [--net-offload:NAME=yes|no] [--net-pcap:NAME=PATH] [--block:NAME=PATH] [--block-sector-size:NAME=BYTES] [--] IMAGE [ARGUMENT...]
 //! ```
 //!
 //! Options end at `--` or at the first argument that does not begin with `-`; that is the image, and all that follows is the guest's.
@@ -64,13 +64,8 @@ pub struct DeviceOption {
 /// What a device is to be attached to, by kind. A source is missing where only the second option was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceSetting {
-    /// `--net:` and `--net-mac:`.
-    Net {
-        /// The network.
-        source: Option<NetSource>,
-        /// The guest's Ethernet address; otherwise a random one.
-        mac: Option<[u8; 6]>,
-    },
+    /// The options that begin with `--net`.
+    Net(NetSetting),
     /// `--block:` and `--block-sector-size:`.
     Block {
         /// The file or block device.
@@ -80,12 +75,25 @@ pub enum DeviceSetting {
     },
 }
 
+/// What a net device is to be attached to, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetSetting {
+    /// The network.
+    pub source: Option<NetSource>,
+    /// The guest's Ethernet address; otherwise a random one.
+    pub mac: Option<[u8; 6]>,
+    /// Whether the host does a part of TCP's work for a guest that can do without; otherwise it does where it can.
+    pub offload: Option<bool>,
+    /// The file that all frames are recorded in.
+    pub pcap: Option<PathBuf>,
+}
+
 impl DeviceSetting {
     /// The kind of device this is for.
     #[must_use]
     pub fn kind(&self) -> DeviceKind {
         match self {
-            Self::Net { .. } => DeviceKind::Net,
+            Self::Net(_) => DeviceKind::Net,
             Self::Block { .. } => DeviceKind::Block,
         }
     }
@@ -157,6 +165,14 @@ pub enum OptionsError {
         /// What was given.
         found: String,
     },
+    /// Neither `yes` nor `no`.
+    #[error("--net-offload:{name}: `{found}' is neither yes nor no")]
+    Offload {
+        /// The device.
+        name: Name,
+        /// What was given.
+        found: String,
+    },
     /// Not a sector size.
     #[error(
         "--block-sector-size:{name}: `{found}': Block size must be a multiple of 2 greater than or equal 512, a power of two up to 32768"
@@ -223,6 +239,8 @@ pub fn help(program: &str) -> String {
          \x20 --net:NAME=@FD                      ... to the tap or frame socket open as descriptor FD\n\
          \x20 --net:NAME=user[,hostfwd=PORT:PORT] ... to a user-mode network; needs no privilege and no tap\n\
          \x20 --net-mac:NAME=MAC                  Ethernet address of net device NAME (random)\n\
+         \x20 --net-offload:NAME=no               have the guest cut and sum all that it sends, for NAME (yes)\n\
+         \x20 --net-pcap:NAME=PATH                record the frames of net device NAME for Wireshark in the file PATH\n\
          \x20 --block:NAME=PATH                   attach block device NAME to the file or block device PATH\n\
          \x20 --block-sector-size:NAME=BYTES      sector size of block device NAME (512)\n\
          \x20 --help                              this text\n\
@@ -256,13 +274,22 @@ impl CommandLine {
         } else if let Some(rest) = bytes.strip_prefix(b"--net:") {
             let (name, value) = name_and_value("--net", rest, "--net:service=tap0")?;
             let new = parse_net_source(&name, value)?;
-            let DeviceSetting::Net { source, .. } = self.setting(&name, DeviceKind::Net) else { return Ok(()) };
-            set_once(source, new, "--net", name)?;
+            let DeviceSetting::Net(net) = self.setting(&name, DeviceKind::Net) else { return Ok(()) };
+            set_once(&mut net.source, new, "--net", name)?;
         } else if let Some(rest) = bytes.strip_prefix(b"--net-mac:") {
             let (name, value) = name_and_value("--net-mac", rest, "--net-mac:service=02:00:00:00:00:01")?;
             let new = parse_mac(value).ok_or_else(|| OptionsError::Mac { name: name.clone(), found: text(value) })?;
-            let DeviceSetting::Net { mac, .. } = self.setting(&name, DeviceKind::Net) else { return Ok(()) };
-            set_once(mac, new, "--net-mac", name)?;
+            let DeviceSetting::Net(net) = self.setting(&name, DeviceKind::Net) else { return Ok(()) };
+            set_once(&mut net.mac, new, "--net-mac", name)?;
+        } else if let Some(rest) = bytes.strip_prefix(b"--net-offload:") {
+            let (name, value) = name_and_value("--net-offload", rest, "--net-offload:service=no")?;
+            let new = parse_yes(value).ok_or_else(|| OptionsError::Offload { name: name.clone(), found: text(value) })?;
+            let DeviceSetting::Net(net) = self.setting(&name, DeviceKind::Net) else { return Ok(()) };
+            set_once(&mut net.offload, new, "--net-offload", name)?;
+        } else if let Some(rest) = bytes.strip_prefix(b"--net-pcap:") {
+            let (name, value) = name_and_value("--net-pcap", rest, "--net-pcap:service=frames.pcap")?;
+            let DeviceSetting::Net(net) = self.setting(&name, DeviceKind::Net) else { return Ok(()) };
+            set_once(&mut net.pcap, OsStr::from_bytes(value).into(), "--net-pcap", name)?;
         } else if let Some(rest) = bytes.strip_prefix(b"--block:") {
             let (name, value) = name_and_value("--block", rest, "--block:storage=disk.img")?;
             let DeviceSetting::Block { source, .. } = self.setting(&name, DeviceKind::Block) else { return Ok(()) };
@@ -283,7 +310,7 @@ impl CommandLine {
         let known = self.devices.iter().position(|device| device.name == *name && device.setting.kind() == kind);
         let index = known.unwrap_or_else(|| {
             let setting = match kind {
-                DeviceKind::Net => DeviceSetting::Net { source: None, mac: None },
+                DeviceKind::Net => DeviceSetting::Net(NetSetting::default()),
                 DeviceKind::Block => DeviceSetting::Block { source: None, sector_size: None },
             };
             self.devices.push(DeviceOption { name: name.clone(), setting });
@@ -296,7 +323,7 @@ impl CommandLine {
 impl DeviceSetting {
     fn has_source(&self) -> bool {
         match self {
-            Self::Net { source, .. } => source.is_some(),
+            Self::Net(net) => net.source.is_some(),
             Self::Block { source, .. } => source.is_some(),
         }
     }
@@ -374,6 +401,14 @@ fn parse_mac(value: &[u8]) -> Option<[u8; 6]> {
     }
     let unicast = mac[0] & 1 == 0 && mac != [0; 6];
     (parts.next().is_none() && unicast).then_some(mac)
+}
+
+fn parse_yes(value: &[u8]) -> Option<bool> {
+    match value {
+        b"yes" => Some(true),
+        b"no" => Some(false),
+        _ => None,
+    }
 }
 
 fn parse_sector_size(value: &[u8]) -> Option<u16> {

@@ -135,7 +135,7 @@ fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> 
 fn become_user_network() {
     // SAFETY: ignoring a signal runs no code of this process.
     let inherited = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    fogbow_usernet::main_if_child();
+    fogbow_tender::net::main_if_child();
     if inherited != libc::SIG_ERR {
         // SAFETY: the action is the one found above, of a process that has set no handler yet: to ignore, or the default.
         unsafe { libc::signal(libc::SIGPIPE, inherited) };

@@ -19,7 +19,7 @@ mod guests;
 const TENDER: &str = env!("CARGO_BIN_EXE_fogbow-spt-tender");
 
 fn image(code: Vec<u8>, devices: &[(&str, DeviceKind)]) -> NamedTempFile {
-    let device = |&(name, kind): &(&str, DeviceKind)| Device { name: Name::new(name).expect("a name"), kind };
+    let device = |&(name, kind): &(&str, DeviceKind)| Device { name: Name::new(name).expect("a name"), kind, takes_headers: false };
     let manifest = Manifest::new(devices.iter().map(device).collect()).expect("a manifest");
     let writer = ImageWriter { code, manifest, ..ImageWriter::new(Target::Spt, 2) };
     let mut file = NamedTempFile::new().expect("a temporary file");

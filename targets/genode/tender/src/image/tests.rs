@@ -81,7 +81,7 @@ fn address(place: usize) -> u64 {
 }
 
 fn manifest(devices: &[(&str, DeviceKind)]) -> Manifest {
-    let device = |&(name, kind): &(&str, DeviceKind)| Device { name: Name::new(name).unwrap(), kind };
+    let device = |&(name, kind): &(&str, DeviceKind)| Device { name: Name::new(name).unwrap(), kind, takes_headers: false };
     Manifest::new(devices.iter().map(device).collect()).unwrap()
 }
 

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn device(name: &str, kind: DeviceKind) -> Device {
-    Device { name: Name::new(name).expect("a valid name"), kind }
+    Device::new(Name::new(name).expect("a valid name"), kind)
 }
 
 fn two_devices() -> Manifest {
@@ -23,7 +23,7 @@ fn parse_changed(offset: usize, bytes: &[u8]) -> Result<Manifest, ManifestError>
 #[test]
 fn attached_devices_are_laid_out_as_the_abi_says() {
     let attachments = [
-        Attachment { properties: Properties::Net { mac: [2, 1, 2, 3, 4, 5], mtu: 0x1234 }, descriptor: 7 },
+        Attachment { properties: Properties::Net { mac: [2, 1, 2, 3, 4, 5], mtu: 0x1234, headed: true }, descriptor: 7 },
         Attachment {
             properties: Properties::Block { capacity: 0x0102_0304_0506_0708, block_size: 0x1000, extended: false },
             descriptor: -1,
@@ -40,7 +40,7 @@ fn attached_devices_are_laid_out_as_the_abi_says() {
     assert_eq!(net[68..72], [2, 0, 0, 0]);
     assert_eq!(net[72..80], [2, 1, 2, 3, 4, 5, 0x34, 0x12]);
     assert_eq!(net[88..92], [7, 0, 0, 0]);
-    assert_eq!(net[96..104], [1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(net[96..104], [1, 2, 0, 0, 0, 0, 0, 0]);
     let block = &bytes[216..];
     assert_eq!(block[68..72], [1, 0, 0, 0]);
     assert_eq!(block[72..82], [8, 7, 6, 5, 4, 3, 2, 1, 0, 0x10]);
@@ -50,7 +50,7 @@ fn attached_devices_are_laid_out_as_the_abi_says() {
 
 #[test]
 fn devices_beyond_the_attachments_are_not_attached() {
-    let attachment = Attachment { properties: Properties::Net { mac: [2; 6], mtu: 1500 }, descriptor: 3 };
+    let attachment = Attachment { properties: Properties::Net { mac: [2; 6], mtu: 1500, headed: false }, descriptor: 3 };
     let bytes = two_devices().emit_attached(&[attachment]);
     assert_eq!((bytes[entry_field(1, 96)], bytes[entry_field(2, 96)]), (1, 0));
 }

@@ -31,13 +31,13 @@ fn ip(arguments: &str) {
 fn a_tap_is_attached_with_its_mtu() {
     in_network_namespace(|| {
         ip("tuntap add fogbow0 mode tap");
-        assert!(matches!(open(&tap("fogbow0")), Err(NetError::Down(name)) if name == "fogbow0"));
+        assert!(matches!(open(&tap("fogbow0"), Frames::Plain), Err(NetError::Down(name)) if name == "fogbow0"));
         ip("link set fogbow0 up mtu 9000");
-        let device = open(&tap("fogbow0")).expect("the tap is there and up");
+        let device = open(&tap("fogbow0"), Frames::Plain).expect("the tap is there and up");
         assert_eq!(device.mtu, 9000);
         let flags = rustix::fs::fcntl_getfl(&device.descriptor).expect("flags");
         assert!(flags.contains(OFlags::NONBLOCK));
-        assert!(matches!(open(&tap("fogbow0")), Err(NetError::Busy(_))));
+        assert!(matches!(open(&tap("fogbow0"), Frames::Plain), Err(NetError::Busy(_))));
     });
 }
 
@@ -45,10 +45,10 @@ fn a_tap_is_attached_with_its_mtu() {
 fn interfaces_that_are_no_taps_are_refused_and_none_is_made() {
     in_network_namespace(|| {
         ip("link set lo up");
-        let result = open(&tap("lo"));
+        let result = open(&tap("lo"), Frames::Plain);
         assert!(matches!(result, Err(NetError::NotTap(_))), "{result:?}");
-        assert!(matches!(open(&tap("fogbow1")), Err(NetError::NoInterface(_))));
-        assert!(matches!(open(&tap("fogbow1")), Err(NetError::NoInterface(_))), "the first try must not have made it");
+        assert!(matches!(open(&tap("fogbow1"), Frames::Plain), Err(NetError::NoInterface(_))));
+        assert!(matches!(open(&tap("fogbow1"), Frames::Plain), Err(NetError::NoInterface(_))), "the first try must not have made it");
     });
 }
 
@@ -59,9 +59,9 @@ fn an_inherited_descriptor_is_taken_once() {
     let number = ours.as_raw_fd();
     // It is now open and owned by nobody, as after exec.
     core::mem::forget(ours);
-    let device = open(&NetSource::Descriptor(number)).expect("an inherited socket");
+    let device = open(&NetSource::Descriptor(number), Frames::Plain).expect("an inherited socket");
     assert_eq!((device.descriptor.as_raw_fd(), device.mtu), (number, DEFAULT_MTU));
-    assert!(matches!(open(&NetSource::Descriptor(number)), Err(NetError::NoDescriptor(_))));
+    assert!(matches!(open(&NetSource::Descriptor(number), Frames::Plain), Err(NetError::NoDescriptor(_))));
     rustix::io::write(&theirs, b"frame").expect("the other end is open");
     let mut frame = [0; 16];
     assert_eq!(rustix::io::read(&device.descriptor, &mut frame), Ok(5));
@@ -70,13 +70,13 @@ fn an_inherited_descriptor_is_taken_once() {
 
 #[test]
 fn descriptors_that_were_not_passed_are_refused() {
-    assert!(matches!(open(&NetSource::Descriptor(1)), Err(NetError::Console(1))));
-    assert!(matches!(open(&NetSource::Descriptor(i32::MAX)), Err(NetError::NoDescriptor(_))));
+    assert!(matches!(open(&NetSource::Descriptor(1), Frames::Plain), Err(NetError::Console(1))));
+    assert!(matches!(open(&NetSource::Descriptor(i32::MAX), Frames::Plain), Err(NetError::NoDescriptor(_))));
 }
 
 #[test]
 fn the_user_mode_network_names_what_it_does_not_know() {
-    let error = open(&NetSource::User("nonsense=1".to_owned())).expect_err("an unknown option").to_string();
+    let error = open(&NetSource::User("nonsense=1".to_owned()), Frames::Plain).expect_err("an unknown option").to_string();
     assert!(error.contains("nonsense") && !error.contains('\n'), "{error}");
 }
 

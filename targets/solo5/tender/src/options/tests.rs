@@ -25,7 +25,7 @@ fn name(name: &str) -> Name {
 fn net_source(value: &str) -> Option<NetSource> {
     let command_line = run(&[&format!("--net:service={value}"), "image"]);
     match &command_line.devices[0].setting {
-        DeviceSetting::Net { source, mac: None } => source.clone(),
+        DeviceSetting::Net(NetSetting { source, mac: None, offload: None, pcap: None }) => source.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -90,10 +90,19 @@ fn networks_are_taps_descriptors_or_the_user_mode_network() {
 fn ethernet_addresses_are_unicast() {
     let command_line = run(&["--net-mac:s=02:00:aB:00:00:01", "i"]);
     let mac = Some([2, 0, 0xab, 0, 0, 1]);
-    assert_eq!(command_line.devices[0].setting, DeviceSetting::Net { source: None, mac });
+    assert_eq!(command_line.devices[0].setting, DeviceSetting::Net(NetSetting { mac, ..NetSetting::default() }));
     for bad in ["01:00:00:00:00:00", "00:00:00:00:00:00", "2:0:0:0:0:1", "02:00:00:00:00", "02:00:00:00:00:01:02", "0x:00:00:00:00:01"] {
         assert!(matches!(error(&[&format!("--net-mac:s={bad}"), "i"]), OptionsError::Mac { .. }), "{bad}");
     }
+}
+
+#[test]
+fn offload_is_yes_or_no_and_a_capture_has_a_file() {
+    let command_line = run(&["--net-offload:s=no", "--net-pcap:s=a=b.pcap", "i"]);
+    let expected = NetSetting { offload: Some(false), pcap: Some("a=b.pcap".into()), ..NetSetting::default() };
+    assert_eq!(command_line.devices[0].setting, DeviceSetting::Net(expected));
+    assert!(matches!(error(&["--net-offload:s=maybe", "i"]), OptionsError::Offload { .. }));
+    assert!(matches!(error(&["--net-pcap:s=a", "--net-pcap:s=a", "i"]), OptionsError::Twice { .. }));
 }
 
 #[test]
@@ -110,7 +119,17 @@ fn sector_sizes_are_powers_of_two() {
 fn malformed_and_unknown_options_are_named() {
     assert_eq!(error(&["--network=x", "i"]), OptionsError::Unknown("--network=x".into()));
     assert_eq!(error(&["-x", "i"]), OptionsError::Unknown("-x".into()));
-    for bad in ["--net:service", "--net:service=", "--net:=tap0", "--net:a-b=tap0", "--block:d", "--net-mac:d", "--block-sector-size:d"] {
+    for bad in [
+        "--net:service",
+        "--net:service=",
+        "--net:=tap0",
+        "--net:a-b=tap0",
+        "--block:d",
+        "--net-mac:d",
+        "--net-offload:d",
+        "--net-pcap:d=",
+        "--block-sector-size:d",
+    ] {
         assert!(matches!(error(&[bad, "i"]), OptionsError::Malformed { .. }), "{bad}");
     }
 }
@@ -126,7 +145,7 @@ fn an_option_given_twice_for_a_device_is_an_error() {
 
 #[test]
 fn every_declared_device_and_no_other_is_attached() {
-    let devices = vec![Device { name: name("service"), kind: DeviceKind::Net }, Device { name: name("disk"), kind: DeviceKind::Block }];
+    let devices = vec![Device::new(name("service"), DeviceKind::Net), Device::new(name("disk"), DeviceKind::Block)];
     let manifest = Manifest::new(devices).expect("two devices");
     let resolve = |arguments: &[&str]| run(arguments).resolve(&manifest).map(|settings| settings.into_iter().cloned().collect::<Vec<_>>());
 

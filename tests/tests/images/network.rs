@@ -1,0 +1,107 @@
+//! The way between an image and its tap: large frames that the host cuts, MTUs, recordings.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use fogbow_tests::builder::{Place, Run};
+use fogbow_tests::client;
+use fogbow_tests::guest::PATIENCE;
+use fogbow_tests::network::{GUEST, Namespace};
+use libtest_mimic::Trial;
+
+use crate::echo::with_console;
+
+/// Where the image has its own stack over a tap of Linux's.
+const PLACES: [Place; 3] = [Place::UnixDirect, Place::Spt, Place::Hvt];
+
+const ADDRESS: (std::net::Ipv4Addr, u16) = (GUEST, 7000);
+const LENGTH: usize = 4 << 20;
+/// The Ethernet header.
+const HEADER: usize = 14;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    [
+        super::on(&PLACES, "network_the_host_cuts_and_joins_segments", |place| {
+            let (largest_in, largest_out) = largest_frames(place, 1500, true)?;
+            ensure!(largest_in > 4000 && largest_out > 4000, "the largest frames have {largest_in} and {largest_out} bytes");
+            Ok(())
+        }),
+        super::on(&PLACES, "network_frames_are_plain_without_offload", |place| {
+            let largest = largest_frames(place, 1500, false)?;
+            ensure!(largest == (1500 + HEADER, 1500 + HEADER), "the largest frames have {largest:?} bytes");
+            Ok(())
+        }),
+        super::on(&PLACES, "network_frames_are_as_large_as_an_mtu_of_9000", |place| {
+            let largest = largest_frames(place, 9000, false)?;
+            ensure!(largest == (9000 + HEADER, 9000 + HEADER), "the largest frames have {largest:?} bytes");
+            Ok(())
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Has a stream echoed and gives the largest frames that were recorded: to the image, and from it.
+fn largest_frames(place: Place, mtu: u32, offload: bool) -> Result<(usize, usize)> {
+    let namespace = Namespace::with_mtu(mtu)?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("frames.pcap");
+    let file = path.display();
+    let word = if offload { "yes" } else { "no" };
+    let (options, arguments) = match place {
+        Place::UnixDirect => (vec![], vec![format!("--service-offload={word}"), format!("--service-pcap={file}")]),
+        _ => (vec![format!("--net-offload:service={word}"), format!("--net-pcap:service={file}")], vec![]),
+    };
+    let words = |texts: &[String]| texts.iter().map(|text| &*text.clone().leak()).collect::<Vec<&str>>();
+    let (options, arguments) = (words(&options), [words(&arguments), vec!["--port=7000"]].concat());
+    let guest = place.start("echo", &Run { namespace: Some(&namespace), tender: &options, arguments: &arguments, ..Run::default() })?;
+    namespace
+        .run(|| {
+            let datagram = vec![7; mtu as usize - 28];
+            ensure!(client::exchange(ADDRESS.into(), &datagram)? == datagram, "a datagram of {} bytes came back changed", datagram.len());
+            echo(ADDRESS.into())
+        })
+        .map_err(|error| with_console(error, &guest))?;
+    recorded(&path)
+}
+
+fn echo(address: SocketAddr) -> Result<()> {
+    let mut writer = client::connect(address)?;
+    let mut reader = writer.try_clone()?;
+    let data: Vec<u8> = (0..LENGTH).map(|index| (index * 31 / 7) as u8).collect();
+    let mut back = Vec::new();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| writer.write_all(&data).and_then(|()| writer.shutdown(Shutdown::Write)));
+        reader.read_to_end(&mut back)?;
+        sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    ensure!(back == data, "{} of {LENGTH} bytes came back, or not the same", back.len());
+    Ok(())
+}
+
+/// The largest frames of a recording, to the image and from it, once all that was echoed is there.
+fn recorded(path: &Path) -> Result<(usize, usize)> {
+    let begun = Instant::now();
+    loop {
+        let file = std::fs::read(path)?;
+        let records = fogbow_pcap::Records::new(&file).ok_or_else(|| anyhow::anyhow!("{} is no recording", path.display()))?;
+        let (mut largest, mut bytes) = ((0, 0), (0, 0));
+        for (_, frame) in records {
+            // IPv4, by the sender's address.
+            let is_out = frame.get(26..30) == Some(&GUEST.octets());
+            let (largest, bytes) = if is_out { (&mut largest.1, &mut bytes.1) } else { (&mut largest.0, &mut bytes.0) };
+            *largest = frame.len().max(*largest);
+            *bytes += frame.len();
+        }
+        if bytes.0 > LENGTH && bytes.1 > LENGTH {
+            return Ok(largest);
+        }
+        // What was echoed was recorded before; it is written as soon as nothing more comes.
+        ensure!(begun.elapsed() < PATIENCE, "only {bytes:?} bytes of {LENGTH} each way were recorded");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
