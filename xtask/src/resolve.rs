@@ -177,9 +177,7 @@ impl Implementation {
     fn is_on(self, target: Target) -> bool {
         match self {
             Self::HostStack | Self::Directory => target == Target::Unix,
-            Self::DirectStack | Self::Frames => true,
-            Self::Block | Self::LogStore => target != Target::Virtio,
-            Self::Embedded | Self::Memory => true,
+            Self::DirectStack | Self::Frames | Self::Block | Self::LogStore | Self::Embedded | Self::Memory => true,
         }
     }
 
@@ -403,7 +401,7 @@ mod tests {
     #[test]
     fn each_kind_has_its_implementation_on_each_target() {
         use Implementation::*;
-        for target in [Target::Spt, Target::Hvt, Target::Genode] {
+        for target in [Target::Spt, Target::Hvt, Target::Virtio, Target::Genode] {
             let resolved = resolve(APPLICATION, target, &[]).unwrap();
             assert_eq!(implementations(&resolved), [DirectStack, Frames, Block, Embedded, Memory, Memory]);
             let attached: Vec<_> = resolved.host_devices().map(|(device, kind)| (device.device.name.as_str(), kind)).collect();

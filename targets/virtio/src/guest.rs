@@ -39,7 +39,7 @@ pub(crate) struct Guest {
 /// A queue, and who waits for the device to use a buffer of it.
 struct Watch {
     ring: &'static Ring,
-    waker: Option<Waker>,
+    wakers: Vec<Waker>,
 }
 
 static GUEST: Once<Guest> = Once::new();
@@ -159,23 +159,20 @@ impl Guest {
     /// Adds a queue that may be waited for: its number for [`poll`](Self::poll).
     pub(crate) fn watch(&self, ring: &'static Ring) -> usize {
         let mut watches = self.watches.lock();
-        watches.push(Watch { ring, waker: None });
+        watches.push(Watch { ring, wakers: Vec::new() });
         watches.len() - 1
     }
 
-    /// Ready when the device has used a buffer of the queue `index`; otherwise the task is woken when it has. A queue has one waiting task, the latest.
+    /// Ready when the device has used a buffer of the queue `index`; otherwise the task is woken when it has.
     pub(crate) fn poll(&self, index: usize, context: &mut Context<'_>) -> Poll<()> {
         let mut watches = self.watches.lock();
         let Some(watch) = watches.get_mut(index) else { return Poll::Pending };
         if watch.ring.has_used() {
             return Poll::Ready(());
         }
-        let former = match &watch.waker {
-            Some(waker) if waker.will_wake(context.waker()) => None,
-            _ => watch.waker.replace(context.waker().clone()),
-        };
-        drop(watches);
-        drop(former);
+        if !watch.wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            watch.wakers.push(context.waker().clone());
+        }
         Poll::Pending
     }
 
@@ -195,13 +192,15 @@ impl Guest {
         loop {
             let mut watches = self.watches.lock();
             let Some(watch) = watches.get_mut(index) else { return any };
-            let waker = if watch.waker.is_some() && is_ready(watch.ring) { watch.waker.take() } else { None };
-            drop(watches);
-            index += 1;
-            if let Some(waker) = waker {
-                any = true;
-                waker.wake();
+            if watch.wakers.is_empty() || !is_ready(watch.ring) {
+                index += 1;
+                continue;
             }
+            // The lock is released before the waker runs, which may end a task that drops a device.
+            let waker = watch.wakers.pop();
+            drop(watches);
+            any = true;
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 

@@ -20,6 +20,7 @@ extern crate std;
 mod acpi;
 mod apic;
 mod bind;
+mod block;
 mod boot;
 mod button;
 mod clock;
@@ -41,6 +42,7 @@ mod transport;
 mod window;
 
 pub use bind::DeviceError;
+pub use block::BlockDevice;
 pub use net::{Net, Receiver, Transmitter};
 pub use transport::SetupError;
 
@@ -68,6 +70,17 @@ pub mod private {
     pub use fogbow_solo5;
     pub use fogbow_x86::entry::enter_from_32_bits;
     pub use fogbow_x86::program;
+}
+
+/// Takes the block device `name` of the manifest.
+///
+/// # Errors
+/// As [`net()`].
+pub fn block(name: &str) -> Result<BlockDevice, DeviceError> {
+    let guest = guest::guest().ok_or(DeviceError::NotStarted)?;
+    let kind = DeviceKind::Block;
+    let (transport, found) = guest.take(kind, name)?;
+    BlockDevice::new(guest, &*transport, name).map_err(|error| DeviceError::unusable(kind, name, found.place, error))
 }
 
 /// Makes the crate it is in an image for virtual machines: entry code, allocator, panic handler, the PVH note and the multiboot entry.

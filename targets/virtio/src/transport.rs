@@ -85,7 +85,7 @@ impl<'a> Setup<'a> {
             transport.set_status((status | DeviceStatus::FAILED).bits());
             return Err(SetupError::Legacy);
         }
-        let general = (F::EVENT_IDX | F::INDIRECT_DESC).bits().to_ne() as u64;
+        let general = F::EVENT_IDX.bits().to_ne() as u64;
         let features = offered & (choose(offered) | general) | needed;
         transport.accept(features);
         transport.set_status((status | DeviceStatus::FEATURES_OK).bits());
