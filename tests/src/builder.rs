@@ -238,9 +238,10 @@ pub fn boot(kernel: Option<&Path>, run: &Run<'_>) -> Result<Guest> {
         command.args(qemu_options(option)?);
     }
     if run.namespace.is_some() && !run.arguments_only {
-        let device = if is_on(run, "microvm") { "virtio-net-device" } else { "virtio-net-pci" };
         command.args(["-netdev", &format!("tap,id=service,ifname={TAP},script=no,downscript=no")]);
-        command.args(["-device", &format!("{device},netdev=service")]);
+        if !run.tender.iter().any(|option| option.contains("netdev=service")) {
+            command.args(["-device", "virtio-net-pci,netdev=service"]);
+        }
     }
     if let Some(kernel) = kernel {
         let arguments = run.address(Place::Virtio).into_iter().chain(run.arguments.iter().map(|argument| (*argument).to_owned()));
@@ -267,11 +268,6 @@ fn qemu_options(option: &str) -> Result<Vec<String>> {
         return Ok([device("-netdev", network), device("-device", format!("virtio-net-pci,netdev={name}"))].concat());
     }
     Ok(vec![option.to_owned()])
-}
-
-/// Whether the tender's options ask for this machine.
-fn is_on(run: &Run<'_>, machine: &str) -> bool {
-    run.tender.iter().any(|option| option.split(',').next() == Some(machine))
 }
 
 const QEMU: &str = "qemu-system-x86_64";

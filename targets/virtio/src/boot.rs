@@ -107,6 +107,9 @@ unsafe fn prepare(heap: &'static Heap, devices: &'static [DeclaredDevice]) -> Re
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].
 pub fn end_after_panic(panic: &PanicInfo<'_>) -> ! {
-    fogbow_solo5::panic::report(panic, serial::puts);
+    fogbow_solo5::panic::report(panic, |bytes| {
+        serial::puts(bytes);
+        guest::guest().into_iter().for_each(|guest| guest.write_console(bytes));
+    });
     power::end(status::ABORT)
 }

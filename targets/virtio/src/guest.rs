@@ -10,9 +10,11 @@ use spin::{Mutex, Once};
 
 use crate::acpi::devices::{self, ConfigurationSpace};
 use crate::bind::{self, DeviceError, Found, Place, Words};
+use crate::console::Console;
 use crate::interrupts::{Controller, Lines};
 use crate::pci::{self, Access, Configuration};
 use crate::queue::Ring;
+use crate::random::Random;
 use crate::transport::{SetupError, Transport};
 use crate::window::Window;
 use crate::{apic, entry, firmware, mmio};
@@ -34,6 +36,9 @@ pub(crate) struct Guest {
     taken: Mutex<Vec<Place>>,
     watches: Mutex<Vec<Watch>>,
     lines: Mutex<Lines>,
+    /// The random device and the console, looked for when they are first wanted; `None` then says that there is none.
+    random: Mutex<Option<Option<Random>>>,
+    console: Mutex<Option<Option<Console>>>,
 }
 
 /// A queue, and who waits for the device to use a buffer of it.
@@ -46,16 +51,7 @@ static GUEST: Once<Guest> = Once::new();
 
 /// Makes the guest the image's.
 pub(crate) fn register(declared: &'static [DeclaredDevice], words: Words, timer_frequency: NonZeroU64, heap_size: usize) -> &'static Guest {
-    GUEST.call_once(|| Guest {
-        declared,
-        words,
-        timer_frequency: timer_frequency.get(),
-        heap_size,
-        found: Once::new(),
-        taken: Mutex::new(Vec::new()),
-        watches: Mutex::new(Vec::new()),
-        lines: Mutex::new(Lines::default()),
-    })
+    GUEST.call_once(|| Guest::new(declared, words, timer_frequency, heap_size))
 }
 
 /// The image's guest, once it has started.
@@ -85,6 +81,21 @@ pub(crate) fn controllers() -> Vec<Controller> {
 }
 
 impl Guest {
+    fn new(declared: &'static [DeclaredDevice], words: Words, timer_frequency: NonZeroU64, heap_size: usize) -> Self {
+        Self {
+            declared,
+            words,
+            timer_frequency: timer_frequency.get(),
+            heap_size,
+            found: Once::new(),
+            taken: Mutex::new(Vec::new()),
+            watches: Mutex::new(Vec::new()),
+            lines: Mutex::new(Lines::default()),
+            random: Mutex::new(None),
+            console: Mutex::new(None),
+        }
+    }
+
     /// The machine's virtio devices, looked for at the first call.
     pub(crate) fn found(&self) -> &[Found] {
         self.found.call_once(|| {
@@ -154,6 +165,22 @@ impl Guest {
             return Err(Some(SetupError::Nonsense("its interrupt line leads nowhere")));
         }
         Ok(transport)
+    }
+
+    /// Gives bytes of the random device to `collect`, if there is one: at once, or with `patience` when it has some.
+    pub(crate) fn random(&self, patience: bool, collect: impl FnMut(&[u8])) {
+        let mut random = self.random.lock();
+        if let Some(random) = random.get_or_insert_with(|| Random::find(self)) {
+            random.gather(self, patience, collect);
+        }
+    }
+
+    /// Writes to the virtio console, if there is one. What it writes itself, looking for the console or in a panic then, does not come here again.
+    pub(crate) fn write_console(&self, bytes: &[u8]) {
+        let Some(mut console) = self.console.try_lock() else { return };
+        if let Some(console) = console.get_or_insert_with(|| Console::find(self)) {
+            console.write(self, bytes);
+        }
     }
 
     /// Adds a queue that may be waited for: its number for [`poll`](Self::poll).
@@ -226,5 +253,15 @@ impl Guest {
         apic::set_timer(Some(u32::try_from(counts).unwrap_or(u32::MAX)));
         apic::halt();
         self.lines.lock().acknowledge();
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A guest without a machine.
+    pub(crate) fn guest() -> Guest {
+        Guest::new(&[], Words::default(), NonZeroU64::MIN, 1 << 20)
     }
 }

@@ -10,7 +10,7 @@
 //! nowhere else. An image is therefore never interrupted in its own code: an interrupt does nothing but end the halt, and none is lost between the
 //! last look at a device and the halt, as it stays pending in the interrupt controller until then.
 //!
-//! Limits: x86-64, one processor, memory in two pieces, one from the first MiB on and one from 4 GiB on; a 16550 console; no virtio devices yet.
+//! Limits: x86-64, one processor, memory in two pieces, one from the first MiB on and one from 4 GiB on; one pair of queues for each network device.
 #![no_std]
 
 extern crate alloc;
@@ -24,6 +24,7 @@ mod block;
 mod boot;
 mod button;
 mod clock;
+mod console;
 mod entry;
 mod firmware;
 mod guest;
@@ -36,6 +37,7 @@ mod platform;
 pub mod ports;
 mod power;
 mod queue;
+mod random;
 mod serial;
 mod slots;
 mod transport;

@@ -3,7 +3,7 @@
 use alloc::rc::Rc;
 use core::cell::OnceCell;
 
-use fogbow::entropy::{Collect, Occasion, Processor};
+use fogbow::entropy::{Collect, Occasion, Processor, Source};
 use fogbow::heap::Heap;
 use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
@@ -75,6 +75,7 @@ unsafe impl Platform for Machine {
 
     fn write_console(&self, bytes: &[u8]) {
         serial::puts(bytes);
+        self.guest.write_console(bytes);
     }
 
     fn wait(&self, wait: Wait) {
@@ -90,6 +91,7 @@ unsafe impl Platform for Machine {
 
     fn entropy(&self, occasion: Occasion, collect: &mut Collect<'_>) {
         self.processor.gather(occasion, collect);
+        self.guest.random(occasion == Occasion::Start, |bytes| collect(Source::Device, bytes));
     }
 
     fn memory(&self) -> Memory {

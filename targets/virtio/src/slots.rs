@@ -14,6 +14,9 @@ pub(crate) struct Slots {
     count: usize,
 }
 
+// SAFETY: the memory belongs to the slots alone, as a box's would.
+unsafe impl Send for Slots {}
+
 impl Slots {
     /// `count` slots of `size` bytes, both at least one.
     pub(crate) fn new(size: usize, count: usize) -> Self {

@@ -14,6 +14,7 @@ mod random;
 mod timers;
 mod user_network;
 mod virtio;
+mod virtio_devices;
 
 use anyhow::Result;
 use fogbow_tests::builder::Place;
@@ -35,6 +36,7 @@ fn main() {
         network::trials(),
         user_network::trials(),
         virtio::trials(),
+        virtio_devices::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

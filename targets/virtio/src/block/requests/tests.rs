@@ -12,6 +12,7 @@ fn requests(count: usize) -> (Requests, Device) {
 }
 
 /// The bytes of a piece, which lies in a slot of `requests`.
+#[expect(clippy::mut_from_ref, reason = "the test is the device")]
 fn bytes<'a>(requests: &'a Requests, piece: &Piece) -> &'a mut [u8] {
     let offset = (piece.address - requests.slots.address(0)) as usize;
     // SAFETY: the device has the slot.
