@@ -63,7 +63,7 @@ pub(crate) fn configuration(resolved: &Resolved, file: &str) -> String {
     }
     let _ = write!(
         text,
-        "<!--\n  {name} on Genode: the configuration of init. Made by `cargo xtask build {name} --target genode`; changes here are lost.\n\n  \
+        "<!--\n  {name} on Genode: the configuration of init. Made by the builder; changes here are lost.\n\n  \
          ROM modules: {}.\n  The image's arguments are in two places, because the library of Solo5 0.6 reads the element and later ones the attribute.\n-->\n",
         roms.join(", ")
     );
@@ -130,5 +130,15 @@ mod tests {
         let text = configuration_of("");
         assert!(!text.contains("Nic") && !text.contains("Block") && !text.contains("File_system"), "{text}");
         assert_eq!(text.matches("<start ").count(), text.matches("</start>").count());
+    }
+
+    /// XML has no comment with two hyphens in it, and each element that begins ends.
+    #[test]
+    fn it_is_well_formed() {
+        let text = configuration_of("{ kind = 'net', name = 'wire' }");
+        let (comment, elements) = text.strip_prefix("<!--").and_then(|rest| rest.split_once("-->")).unwrap();
+        assert!(!comment.contains("--"), "{comment}");
+        let begun = elements.matches('<').count() - elements.matches("</").count() - elements.matches("/>").count();
+        assert_eq!(begun, elements.matches("</").count(), "{elements}");
     }
 }

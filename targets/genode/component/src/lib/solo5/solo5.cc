@@ -282,6 +282,9 @@ class Solo5::Platform : Noncopyable
 		/* nanoseconds since 1970 at the timer's beginning, once asked */
 		uint64_t _epoch = 0;
 
+		Platform(Platform const &) = delete;
+		Platform &operator = (Platform const &) = delete;
+
 		void _handle_timeout(Duration) { }
 
 		uint64_t _microseconds() { return _timer.curr_time().trunc_to_plain_us().value; }
