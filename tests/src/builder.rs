@@ -24,15 +24,17 @@ pub enum Place {
     Hvt,
     /// A virtual machine in QEMU, emulated: q35, or another with `-machine` among the tender's options.
     Virtio,
+    /// Our simulator of Muen, which runs the image in QEMU, emulated.
+    Muen,
     /// Our loader, in the place of Genode's linker and library.
     Genode,
 }
 
 impl Place {
     /// Every place.
-    pub const ALL: [Self; 6] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt, Self::Virtio, Self::Genode];
+    pub const ALL: [Self; 7] = [Self::Unix, Self::UnixDirect, Self::Spt, Self::Hvt, Self::Virtio, Self::Muen, Self::Genode];
 
-    /// Those of them where an image runs apart from the host, with memory of its own.
+    /// Those of them where an image runs apart from the host, with memory of its own that is the started process's.
     pub const IMAGES: [Self; 4] = [Self::Spt, Self::Hvt, Self::Virtio, Self::Genode];
 
     /// The builder's name of the target.
@@ -43,6 +45,7 @@ impl Place {
             Self::Spt => "spt",
             Self::Hvt => "hvt",
             Self::Virtio => "virtio",
+            Self::Muen => "muen",
             Self::Genode => "genode",
         }
     }
@@ -68,8 +71,10 @@ impl Place {
         let mut command = match (self, run.namespace) {
             (Self::Unix | Self::UnixDirect, namespace) => command_in(namespace, &path),
             (_, namespace) => {
-                if self == Self::Hvt {
-                    require_kvm()?;
+                match self {
+                    Self::Hvt => require_kvm()?,
+                    Self::Muen => require_qemu()?,
+                    _ => {}
                 }
                 let mut command = command_in(namespace, &tender(self.target())?);
                 command.arg(format!("--mem={}", run.memory));
@@ -226,8 +231,7 @@ fn command_in(namespace: Option<&Namespace>, program: &Path) -> Command {
 /// # Errors
 /// When QEMU does not start; [`Skip`] when it is not to be had on this machine.
 pub fn boot(kernel: Option<&Path>, run: &Run<'_>) -> Result<Guest> {
-    let found = Command::new(QEMU).arg("--version").output();
-    found.map_err(|error| Skip(format!("{QEMU}: {error}")))?;
+    require_qemu()?;
     let mut command = command_in(run.namespace, Path::new(QEMU));
     for default in [["-machine", "q35"], ["-accel", "tcg"], ["-cpu", "max"]].iter().filter(|default| !run.tender.contains(&default[0])) {
         command.args(default);
@@ -271,6 +275,11 @@ fn qemu_options(option: &str) -> Result<Vec<String>> {
 }
 
 const QEMU: &str = "qemu-system-x86_64";
+
+fn require_qemu() -> Result<()> {
+    let found = Command::new(QEMU).arg("--version").output();
+    found.map(drop).map_err(|error| Skip(format!("{QEMU}: {error}")).into())
+}
 
 /// Checks once that a guest runs on `/dev/kvm`.
 ///

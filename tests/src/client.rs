@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::guest::PATIENCE;
+use crate::network::{GUEST, Namespace};
 
 /// Connects to `address`; keeps trying while the guest is still starting.
 ///
@@ -152,4 +153,18 @@ pub fn exchange(address: SocketAddr, datagram: &[u8]) -> Result<Vec<u8>> {
             _ => {}
         }
     }
+}
+
+/// Asks the guest for `count` echoes, each as soon as the one before is there, and wants all of them.
+///
+/// # Errors
+/// When `ping` cannot run, or an echo is lost.
+pub fn flood(namespace: &Namespace, count: u32) -> Result<()> {
+    let output = namespace.command("ping").args(["-f", "-q", "-W", "60", "-c", &count.to_string(), &GUEST.to_string()]).output();
+    let output = output.context("running `ping` (package iputils-ping)")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() || !said.contains(&format!("{count} packets transmitted, {count} received, 0% packet loss")) {
+        bail!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ pub struct Fault {
     pub name: &'static str,
     /// Part of the message on spt and genode, where the tender reports what the host's kernel says.
     pub spt: &'static str,
-    /// Part of the message on hvt and virtio, where the image itself knows its memory.
+    /// Part of the message on hvt, virtio and muen, where the image itself knows its memory.
     pub machine: &'static str,
 }
 

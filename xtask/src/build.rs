@@ -11,7 +11,7 @@ use crate::progress::{self, Progress};
 use crate::resolve::{Resolved, Target};
 use crate::verify::{self, Verified};
 use crate::workspace::Workspace;
-use crate::{compile, disk, files, generate, genode};
+use crate::{compile, disk, files, generate, genode, muen};
 
 /// A built image, or on unix a program.
 #[derive(Clone, Debug)]
@@ -51,6 +51,10 @@ pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress
     if args.target.is_shared_object() {
         let file = path.file_name().unwrap_or_default().display().to_string();
         files::write_if_changed(&path.with_extension(format!("{}.config", args.target)), genode::configuration(&resolved, &file))?;
+    }
+    if let (Target::Muen, Some(verified)) = (args.target, &verified) {
+        let file = path.file_name().unwrap_or_default().display().to_string();
+        files::write_if_changed(&path.with_extension("muen.xml"), muen::description(&resolved, &file, &verified.layout))?;
     }
     let size = stripped.len() as u64;
     progress.say("Built", format_args!("{}, {}, in {}", files::display(&path), progress::size(size), progress.elapsed()));

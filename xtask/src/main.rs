@@ -26,6 +26,7 @@ mod genode;
 mod kv;
 mod long;
 mod manifest;
+mod muen;
 mod new;
 mod progress;
 mod resolve;

@@ -17,12 +17,13 @@ pub(crate) enum Target {
     Spt,
     Hvt,
     Virtio,
+    Muen,
     Genode,
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 5] = [Self::Unix, Self::Spt, Self::Hvt, Self::Virtio, Self::Genode];
-    const NAMES: [&'static str; 5] = ["unix", "spt", "hvt", "virtio", "genode"];
+    pub(crate) const ALL: [Self; 6] = [Self::Unix, Self::Spt, Self::Hvt, Self::Virtio, Self::Muen, Self::Genode];
+    const NAMES: [&'static str; 6] = ["unix", "spt", "hvt", "virtio", "muen", "genode"];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -30,6 +31,7 @@ impl Target {
             Self::Spt => "spt",
             Self::Hvt => "hvt",
             Self::Virtio => "virtio",
+            Self::Muen => "muen",
             Self::Genode => "genode",
         }
     }
@@ -41,17 +43,19 @@ impl Target {
             Self::Spt => "fogbow_spt",
             Self::Hvt => "fogbow_hvt",
             Self::Virtio => "fogbow_virtio",
+            Self::Muen => "fogbow_muen",
             Self::Genode => "fogbow_genode",
         }
     }
 
-    /// What an image's ABI note says; `None` where there is none. The versions are `SPT_ABI_VERSION` of `spt_abi.h` and `HVT_ABI_VERSION` of
-    /// `hvt_abi.h`.
+    /// What an image's ABI note says; `None` where there is none. The versions are `SPT_ABI_VERSION` of `spt_abi.h`, `HVT_ABI_VERSION` of
+    /// `hvt_abi.h`, and for muen that of `bindings/muen/start.c`.
     pub(crate) fn abi(self) -> Option<elf::Abi> {
         match self {
             Self::Unix | Self::Virtio | Self::Genode => None,
             Self::Spt => Some(elf::Abi { target: elf::Target::Spt, version: 2 }),
             Self::Hvt => Some(elf::Abi { target: elf::Target::Hvt, version: 2 }),
+            Self::Muen => Some(elf::Abi { target: elf::Target::Muen, version: 4 }),
         }
     }
 
@@ -177,7 +181,8 @@ impl Implementation {
     fn is_on(self, target: Target) -> bool {
         match self {
             Self::HostStack | Self::Directory => target == Target::Unix,
-            Self::DirectStack | Self::Frames | Self::Block | Self::LogStore | Self::Embedded | Self::Memory => true,
+            Self::Block | Self::LogStore => target != Target::Muen,
+            Self::DirectStack | Self::Frames | Self::Embedded | Self::Memory => true,
         }
     }
 
@@ -419,6 +424,10 @@ mod tests {
             resolve(APPLICATION, Target::Spt, &[("service", StackChoice::Host)]),
             Err("device 'service' (stack, the host's sockets): the target spt cannot offer it; unix can".to_owned())
         );
+        assert_eq!(
+            resolve(APPLICATION, Target::Muen, &[]),
+            Err("device 'disk' (block, block device): the target muen cannot offer it; unix, spt, hvt, virtio, genode can".to_owned())
+        );
         let error = resolve(APPLICATION, Target::Unix, &[("servce", StackChoice::Host)]).unwrap_err();
         assert!(error.contains("did you mean \"service\"?"), "{error}");
     }
@@ -461,7 +470,7 @@ mod tests {
         assert_eq!("hvt".parse(), Ok(Target::Hvt));
         assert_eq!(
             "stp".parse::<Target>(),
-            Err("unknown target: did you mean \"spt\"? (allowed: unix, spt, hvt, virtio, genode)".to_owned())
+            Err("unknown target: did you mean \"spt\"? (allowed: unix, spt, hvt, virtio, muen, genode)".to_owned())
         );
     }
 }

@@ -90,9 +90,15 @@ fn build_all(workspace: &Workspace, progress: &Progress) -> anyhow::Result<()> {
         tender::build(workspace, target, progress)?;
     }
     for app in workspace.example_names() {
+        let application = Application::find(workspace, &app)?;
         for target in Target::ALL {
             let build = BuildArgs { app: app.clone(), target, debug: false, stack: Vec::new(), prng: Prng::default() };
-            build::build(workspace, &build, progress)?;
+            match Resolved::new(&application.manifest, target, &build.stack) {
+                Ok(_) => drop(build::build(workspace, &build, progress)?),
+                // Everything else must be offered everywhere.
+                Err(error) if target == Target::Muen => progress.say("Skipping", format_args!("{app} for {target}: {error:#}")),
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use object::elf::{FileHeader64, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, PT_TLS,
 use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _, SectionFlags};
 
+use crate::muen;
 use crate::resolve::{Resolved, Target};
 
 /// The sections an image's memory is made of. Anything else is something that nobody has thought of.
@@ -52,6 +53,9 @@ pub(crate) fn verify(linked: &[u8], delivered: &[u8], resolved: &Resolved) -> an
     let verified = check_as_tender(linked, resolved)?;
     let stripped = check_as_tender(delivered, resolved).context("after stripping")?;
     ensure!(verified.layout.end == stripped.layout.end, "stripping changed the image's layout");
+    if resolved.target == Target::Muen {
+        muen::check(&stripped.layout, delivered.len() as u64)?;
+    }
     Ok(stripped)
 }
 

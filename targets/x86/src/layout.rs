@@ -9,6 +9,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::paging::{Access, LARGE_PAGE, PAGE, PageTables, PagingError, SPAN, Table, tables_needed};
+use crate::program::Program;
 
 /// The least heap that an image starts with, in bytes.
 pub const MIN_HEAP: u64 = 64 << 10;
@@ -150,6 +151,25 @@ impl Layout {
             shared,
             high,
         })
+    }
+
+    /// Where everything lies for an image that stays in ring 0, under page tables that another made and keeps to itself: its descriptors are data like any.
+    #[must_use]
+    pub fn under_other_tables(program: &Program, handed_over: Range<u64>, heap: Range<u64>) -> Self {
+        let address = |pointer: *const u8| pointer.addr() as u64;
+        Self {
+            handed_over,
+            code: address(program.start)..address(program.code_end),
+            constants: address(program.code_end)..address(program.guard),
+            guard: address(program.guard)..address(program.stack),
+            stack: address(program.stack)..address(program.stack_end),
+            data: address(program.stack_end)..address(program.end),
+            ring0: 0..0,
+            tables: 0..0,
+            heap,
+            shared: None,
+            high: None,
+        }
     }
 
     /// Where the heap ends for the allocator: a page early, since some hosts take a buffer that ends where memory ends for one that ends outside.

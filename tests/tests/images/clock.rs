@@ -7,7 +7,7 @@ use fogbow_tests::builder::{Place, Run};
 use libtest_mimic::Trial;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let places = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode];
+    let places = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Muen, Place::Genode];
     let mut trials = super::on(&places, "clock_sleeps_and_tells_the_time", sleeps_and_tells_the_time);
     trials.extend(super::on(&places, "clock_refuses_what_is_no_number_with_64", refuses_what_is_no_number));
     trials

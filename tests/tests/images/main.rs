@@ -9,6 +9,7 @@ mod faults;
 mod hello;
 mod http;
 mod kv;
+mod muen;
 mod network;
 mod random;
 mod timers;
@@ -37,6 +38,7 @@ fn main() {
         user_network::trials(),
         virtio::trials(),
         virtio_devices::trials(),
+        muen::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

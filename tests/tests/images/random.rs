@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use fogbow_tests::builder::{Place, Run};
 use libtest_mimic::Trial;
 
-const PLACES: [Place; 5] = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode];
+const PLACES: [Place; 6] = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Muen, Place::Genode];
 
 /// Lines of each kind that an image prints.
 const LINES: usize = 20;

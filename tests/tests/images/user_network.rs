@@ -13,7 +13,7 @@ use crate::echo::with_console;
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
-        super::on(&Place::IMAGES, "user_network_serves_http_on_the_hosts_loopback", serves_http),
+        super::on(&[&Place::IMAGES[..], &[Place::Muen]].concat(), "user_network_serves_http_on_the_hosts_loopback", serves_http),
         super::on(&Place::IMAGES, "user_network_forwards_streams_and_datagrams", forwards_both_ways),
     ]
     .into_iter()

@@ -383,9 +383,17 @@ impl<'file, F: ReadAt + ?Sized> Image<'file, F> {
         for segment in &layout.segments {
             let outside = || ImageError::Segment { index: segment.index, address: segment.contents.start, problem: SegmentProblem::TooLow };
             let destination = memory.slice_mut(segment.contents.clone()).ok_or_else(outside)?;
-            read_exact(self.file, destination, segment.file_offset, || format!("segment {}", segment.index))?;
+            self.read_segment(segment, destination)?;
         }
         Ok(layout)
+    }
+
+    /// Reads what a segment has in the file, as many bytes as `into` has.
+    ///
+    /// # Errors
+    /// [`ImageError::Read`], [`ImageError::Truncated`].
+    pub fn read_segment(&self, segment: &Segment, into: &mut [u8]) -> Result<(), ImageError> {
+        read_exact(self.file, into, segment.file_offset, || format!("segment {}", segment.index))
     }
 
     fn require_interpreter(&self) -> Result<(), ImageError> {

@@ -1,0 +1,148 @@
+//! Runs muen images without Muen: QEMU emulates the processor, and this program plays the separation kernel and all other subjects.
+//!
+//! For development and tests. Muen itself wants a processor with VT-x, which QEMU cannot emulate; a subject, however, is an ordinary program in ring 0
+//! that reaches others through shared memory alone. So the memory of the emulated machine is a file that this process maps too:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`memory`] | the machine's memory: what lies where, and the page tables, which give the subject no more than its policy would |
+//! | [`subject`] | the image, boot information, subject information, scheduling information and channels in it |
+//! | [`reset`] | the machine's first instructions, in the place of a firmware: the processor as Muen hands it over |
+//! | [`machine`] | QEMU |
+//! | [`world`] | afterwards: turns of the schedule, the debug log, and a network behind each pair of channels |
+//!
+//! The command line is that of the other tenders, and `--sinfo=04` gives subject information of that version.
+//!
+//! # What is not as on Muen
+//! RDTSC, CPUID and MSRs are the emulated processor's; `vmcall` is an invalid instruction, and so the subject has no event; one page more is mapped, at
+//! 0xffff_f000, that the processor begins in; turns have no gaps, but begin late when the host is busy.
+//!
+//! # Exit status
+//! What the image's last words in the debug log say; 255 when its processor shuts down instead; 1 when it could not be started.
+//!
+//! # Limits
+//! x86-64 Linux with QEMU (`qemu-system-x86_64`, 7.2 or later); 2 GiB of memory; block devices do not exist on Muen.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use fogbow_muen_interface::sinfo::Version;
+use fogbow_tender::attach::{self, AttachError};
+use fogbow_tender::elf::{Abi, Image, ImageError, Target};
+use fogbow_tender::options::{self, CommandLine, Request};
+
+mod machine;
+mod memory;
+mod reset;
+mod subject;
+mod world;
+
+use memory::MemoryError;
+use subject::SubjectError;
+
+const PROGRAM: &str = env!("CARGO_PKG_NAME");
+/// The version of the ABI note of Solo5 0.12.1 (`bindings/muen/start.c`).
+const ABI_VERSION: u32 = 4;
+/// The option that the other tenders do not have.
+const SINFO_OPTION: &str = "--sinfo=04";
+
+/// Why an image cannot be run.
+#[derive(Debug, thiserror::Error)]
+enum TenderError {
+    #[error("{}: Could not open: {source}; give the path of a built image", .image.display())]
+    Open { image: PathBuf, source: io::Error },
+    #[error("{}: {source}", .image.display())]
+    Image { image: PathBuf, source: ImageError },
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    #[error("cannot start {qemu}: {0}; install QEMU (Debian: qemu-system-x86)", qemu = machine::QEMU)]
+    Machine(io::Error),
+    #[error("cannot play the other subjects: {0}")]
+    World(io::Error),
+}
+
+fn main() -> ExitCode {
+    fogbow_usernet::main_if_child();
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let version = take_version(&mut arguments);
+    let command_line = match options::parse(arguments) {
+        Ok(Request::Run(command_line)) => command_line,
+        Ok(Request::Help) => {
+            eprint!("{}", options::help(PROGRAM));
+            eprintln!("  {SINFO_OPTION}                          subject information of version 04 (05)");
+            return ExitCode::FAILURE;
+        }
+        Ok(Request::Version) => {
+            eprintln!("{PROGRAM}, version {}\nABI version {ABI_VERSION}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(&error),
+    };
+    match run(&command_line, version) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Takes the option that is this tender's own out of the tender's arguments, not the image's.
+fn take_version(arguments: &mut Vec<OsString>) -> Version {
+    let options = arguments.iter().position(|argument| argument == "--" || !argument.to_string_lossy().starts_with('-'));
+    let options = options.unwrap_or(arguments.len());
+    match arguments[..options].iter().position(|argument| argument == SINFO_OPTION) {
+        Some(place) => {
+            arguments.remove(place);
+            Version::V04
+        }
+        None => Version::V05,
+    }
+}
+
+/// Runs the image and gives its status.
+fn run(command_line: &CommandLine, version: Version) -> Result<u8, TenderError> {
+    let path = &command_line.image;
+    let image_error = |source| TenderError::Image { image: path.clone(), source };
+    let file = File::open(path).map_err(|source| TenderError::Open { image: path.clone(), source })?;
+    let image = Image::read(&file).map_err(image_error)?;
+    image.require(Abi { target: Target::Muen, version: ABI_VERSION }).map_err(image_error)?;
+    let manifest = image.manifest().map_err(image_error)?;
+    let devices = attach::attach(command_line, &manifest)?;
+    for forward in devices.iter().flat_map(|device| &device.forwards) {
+        eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
+    }
+    let layout = image.layout(i64::MAX.cast_unsigned()).map_err(image_error)?;
+    let plan = subject::Plan::new(&layout, &manifest, command_line.memory_size)?;
+    let mut memory = memory::Memory::new(&plan.regions)?;
+    plan.fill(&mut memory, &image, &layout, &command_line.arguments, version).map_err(image_error)?;
+    let world = world::World::new(&plan, &memory, devices).map_err(TenderError::World)?;
+    let machine = machine::Machine::start(&memory, &plan.start).map_err(TenderError::Machine)?;
+    Ok(world.run(machine))
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("{PROGRAM}: {error}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_an_option_of_the_tender_alone() {
+        let taken = |words: &[&str]| {
+            let mut words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let version = take_version(&mut words);
+            (version, words.len())
+        };
+        assert_eq!(taken(&["--mem=2", "--sinfo=04", "image"]), (Version::V04, 2));
+        assert_eq!(taken(&["--mem=2", "image", "--sinfo=04"]), (Version::V05, 3));
+        assert_eq!(taken(&["--", "--sinfo=04"]), (Version::V05, 2));
+    }
+}
