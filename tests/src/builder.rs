@@ -84,7 +84,7 @@ impl Place {
             }
         };
         command.args(run.address(self)).args(run.arguments);
-        Guest::start(command)
+        if self == Self::Muen { Guest::start_on_muen(command) } else { Guest::start(command) }
     }
 
     /// The path of `image`, built for this place.

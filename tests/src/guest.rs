@@ -18,6 +18,8 @@ pub struct Guest {
     console: Arc<Console>,
     /// The process is QEMU, which makes a status of its own of the image's.
     is_qemu: bool,
+    /// The image's last words are on its console: a subject of Muen has no other place for its status.
+    has_last_words: bool,
 }
 
 /// What a guest has printed, on standard output and standard error together.
@@ -58,7 +60,7 @@ impl Guest {
             let console = Arc::clone(&console);
             std::thread::spawn(move || console.follow(stream));
         }
-        Ok(Self { child, console, is_qemu: false })
+        Ok(Self { child, console, is_qemu: false, has_last_words: false })
     }
 
     /// As [`start`](Self::start), for a `command` that is QEMU with `isa-debug-exit`.
@@ -68,6 +70,16 @@ impl Guest {
     pub fn start_in_qemu(command: Command) -> Result<Self> {
         let mut guest = Self::start(command)?;
         guest.is_qemu = true;
+        Ok(guest)
+    }
+
+    /// As [`start`](Self::start), for a `command` that plays Muen.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_on_muen(command: Command) -> Result<Self> {
+        let mut guest = Self::start(command)?;
+        guest.has_last_words = true;
         Ok(guest)
     }
 
@@ -100,6 +112,11 @@ impl Guest {
         let status = self.child.wait()?.code();
         // `2 * status + 1`, modulo 256; 255 is told from 127 by custom, and QEMU's own failures are 1.
         let status = status.map(|code| if self.is_qemu && code % 2 == 1 && !matches!(code, 1 | 255) { code / 2 } else { code });
+        let last_words = format!("Solo5: solo5_exit({}) called\nSolo5: Halted\n", status.unwrap_or_default());
+        let console = match console.strip_suffix(&last_words) {
+            Some(before) if self.has_last_words => before.to_owned(),
+            _ => console,
+        };
         Ok(Ended { status, console })
     }
 

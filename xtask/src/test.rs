@@ -8,9 +8,10 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
 
+use crate::application::Application;
 use crate::cli::BuildArgs;
 use crate::progress::Progress;
-use crate::resolve::{Prng, Target};
+use crate::resolve::{Prng, Resolved, Target};
 use crate::workspace::{self, Workspace};
 use crate::{build, tender};
 

@@ -18,8 +18,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         }
         trials.push(super::trial(&format!("restarts_on_{machine}"), Place::Virtio, move || restarts(machine)));
     }
-    trials.extend(super::on(&[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode], "shuts_down_with_hooks", shuts_down));
-    trials.extend(super::on(&[Place::Unix, Place::Spt, Place::Hvt, Place::Genode], "says_that_it_cannot_restart", cannot_restart));
+    trials.extend(super::on(
+        &[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Muen, Place::Genode],
+        "shuts_down_with_hooks",
+        shuts_down,
+    ));
+    trials.extend(super::on(
+        &[Place::Unix, Place::Spt, Place::Hvt, Place::Muen, Place::Genode],
+        "says_that_it_cannot_restart",
+        cannot_restart,
+    ));
     trials
 }
 
