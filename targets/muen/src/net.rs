@@ -8,7 +8,7 @@ use core::task::{Context, Poll};
 use fogbow_muen_interface::channel::{Region, TooSmall};
 use fogbow_muen_interface::muennet::{FRAME_SIZE, Frame, FrameReader, FrameWriter, IN, MTU, OUT};
 use fogbow_muen_interface::sinfo::{MemoryRegion, Resource, Sinfo, kind};
-use fogbow_net::frame::{Checksums, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, Offload};
+use fogbow_net::frame::{Checksums, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter};
 use fogbow_solo5::manifest::{Device, Properties, Unusable};
 use siphasher::sip::SipHasher13;
 use spin::Mutex;
@@ -69,7 +69,7 @@ impl Channels {
 
     /// What the device turned out to be.
     pub(crate) fn properties(&self, sinfo: &Sinfo<'_>, name: &str, clock: &Clock) -> Result<Properties, Unusable> {
-        Properties::net(address([sinfo.name(), name.as_bytes()], [turn().start, clock.wall()]), MTU)
+        Properties::net(address([sinfo.name(), name.as_bytes()], [turn().start, clock.wall()]), MTU, false)
     }
 
     /// Whether a frame waits.
@@ -112,18 +112,8 @@ pub struct Net {
 impl Net {
     /// `None` when `device` is no usable network device.
     pub(crate) fn new(guest: &'static Guest, device: &Device) -> Option<Self> {
-        match device.properties {
-            Ok(Properties::Net { mac, mtu }) => {
-                let channels = guest.channels(device.handle)?;
-                Some(Self {
-                    info: FrameInfo { mac, mtu: usize::from(mtu), offload: Offload::default() },
-                    handle: device.handle,
-                    guest,
-                    channels,
-                })
-            }
-            _ => None,
-        }
+        let (info, _) = device.properties.ok()?.frames()?;
+        Some(Self { info, handle: device.handle, guest, channels: guest.channels(device.handle)? })
     }
 }
 

@@ -69,7 +69,7 @@ enum TenderError {
 }
 
 fn main() -> ExitCode {
-    fogbow_usernet::main_if_child();
+    fogbow_tender::net::main_if_child();
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let version = take_version(&mut arguments);
     let command_line = match options::parse(arguments) {
@@ -111,7 +111,8 @@ fn run(command_line: &CommandLine, version: Version) -> Result<u8, TenderError> 
     let file = File::open(path).map_err(|source| TenderError::Open { image: path.clone(), source })?;
     let image = Image::read(&file).map_err(image_error)?;
     image.require(Abi { target: Target::Muen, version: ABI_VERSION }).map_err(image_error)?;
-    let manifest = image.manifest().map_err(image_error)?;
+    // A channel's frames are plain.
+    let manifest = image.manifest().map_err(image_error)?.with_plain_frames();
     let devices = attach::attach(command_line, &manifest)?;
     for forward in devices.iter().flat_map(|device| &device.forwards) {
         eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);

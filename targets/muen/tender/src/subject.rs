@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn manifest(kind: DeviceKind) -> Manifest {
-        Manifest::new(vec![Device { name: Name::new("service").unwrap(), kind }]).unwrap()
+        Manifest::new(vec![Device::new(Name::new("service").unwrap(), kind)]).unwrap()
     }
 
     #[test]
