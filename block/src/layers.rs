@@ -4,7 +4,6 @@
 
 #[cfg(any(feature = "encryption", feature = "partition"))]
 use alloc::rc::Rc;
-#[cfg(any(feature = "encryption", feature = "partition"))]
 use alloc::string::String;
 
 use fogbow::StartError;
@@ -16,21 +15,21 @@ use crate::{Block, View};
 
 /// Arguments of [`partition`].
 pub const PARTITION_ARGUMENTS: &[Argument] =
-    &[Argument { name: "partition", default: Some("1"), doc: "the partition: its number in the table, or its name" }];
+    &[Argument::new::<String>("partition", "the partition: its number in the table, or its name").default("1")];
 
 /// Arguments of [`xts`].
 pub const XTS_ARGUMENTS: &[Argument] =
-    &[Argument { name: "key", default: None, doc: "the key of the encryption (AES-256-XTS): 128 hexadecimal digits" }];
+    &[Argument::new::<String>("key", "the key of the encryption (AES-256-XTS): 128 hexadecimal digits").valued("KEY").required()];
 
 /// Arguments of [`authenticated`].
 pub const AUTHENTICATED_ARGUMENTS: &[Argument] = &[
-    Argument { name: "key", default: None, doc: "the key of the encryption (XChaCha20-Poly1305): 64 hexadecimal digits" },
-    Argument { name: "format", default: Some("false"), doc: "true: a device that was never formatted is, and loses its contents" },
+    Argument::new::<String>("key", "the key of the encryption (XChaCha20-Poly1305): 64 hexadecimal digits").valued("KEY").required(),
+    Argument::new::<bool>("format", "a device that was never formatted is, and loses its contents").flag().default("false"),
 ];
 
 /// Arguments of [`cache`].
 pub const CACHE_ARGUMENTS: &[Argument] =
-    &[Argument { name: "cache", default: Some("1024"), doc: "memory for the write-back cache, in kibibytes" }];
+    &[Argument::new::<u32>("cache", "memory for the write-back cache, in kibibytes").valued("KIBIBYTES").default("1024")];
 
 /// The layer `read_only`: the device for reading alone.
 ///

@@ -33,10 +33,10 @@ use core::cell::RefCell;
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddr};
 
-use fogbow::{StartError, arguments, random, time};
+use fogbow::arguments::{self, YesNo};
+use fogbow::{StartError, random, time};
 use smoltcp::wire::EthernetAddress;
 
-use config::YesNo;
 pub use config::{ARGUMENTS, Config, CongestionControl, DirectError, Ipv4Cidr, Ipv4CidrError};
 pub use counters::{Cause, Drops, FlowCounters, Statistics};
 pub use metrics::METRICS_TYPE;

@@ -2,7 +2,7 @@
 //!
 //! An application is written against [`Stack`]: TCP listeners and streams, UDP sockets, each an owned value that can move into a spawned task.
 //! Two kinds of stack stand behind it: the direct stack ([`direct`]), which carries TCP/IP inside the image over a [`FrameDevice`], and the host's
-//! sockets on the unix target. HTTP ([`http`]) runs on any of them.
+//! sockets on the unix target. HTTP ([`http`]) and the syslog sink ([`syslog`]) run on any of them.
 //!
 //! Limits: IPv4 only.
 #![no_std]
@@ -24,6 +24,8 @@ mod serve;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 pub mod stack;
+#[cfg(feature = "syslog")]
+pub mod syslog;
 #[cfg(feature = "direct")]
 mod tcp;
 

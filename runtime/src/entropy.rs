@@ -3,7 +3,7 @@
 //! A target offers what it has in [`Platform::entropy`](crate::Platform::entropy), each piece with its [`Source`]; the generator ([`random`](crate::random))
 //! asks at its first draw and then every few milliseconds of drawing, never before: an image that draws nothing collects nothing, and starts no slower for it.
 //! What the processor has, every target on x86-64 offers through [`Processor`]. The moments of wake-ups are noted by the runtime and collected with the
-//! rest; those of packets can be ([`note`]), but the network does not note them yet.
+//! rest, and so are those at which the network takes frames.
 //!
 //! Which sources count. [`Source::is_full_strength`] ones alone can seed the generator; the others are mixed in, so that a full-strength source that is
 //! weak or lies does not decide alone, but no bound can be proven for them, least of all in a virtual machine, so that they never count.
@@ -13,6 +13,7 @@
 use core::cell::Cell;
 
 use crate::current;
+use crate::time::Instant;
 
 #[cfg(target_arch = "x86_64")]
 mod processor;
@@ -71,12 +72,21 @@ pub const REFRESH_BYTES: usize = 32;
 /// Takes pieces of entropy; see [`Platform::entropy`](crate::Platform::entropy).
 pub type Collect<'a> = dyn FnMut(Source, &[u8]) + 'a;
 
-/// Notes that something happened now whose moment is hard to predict: for [`Source::WakeUp`] and [`Source::Packet`]; others are ignored. Costs a reading of
-/// the clock. Without a runtime, nothing happens.
-pub fn note(source: Source) {
+/// Notes that something happened at `moment`, which is hard to predict: for [`Source::WakeUp`] and [`Source::Packet`]; others are ignored. Costs a few
+/// instructions: whoever notes has read the clock for purposes of its own. Without a runtime, nothing happens.
+pub fn note(source: Source, moment: Instant) {
     if let Some(runtime) = current::get() {
-        runtime.moments.note(source, runtime.platform.monotonic().as_nanos());
+        runtime.moments.note(source, moment.as_nanos());
     }
+}
+
+/// How many moments of `source` have been noted since the image started.
+///
+/// # Panics
+/// When no runtime is running.
+#[must_use]
+pub fn noted(source: Source) -> u64 {
+    current::with(|runtime| runtime.moments.noted(source))
 }
 
 /// Words that the moments of one source are kept in until the generator takes them.
@@ -98,6 +108,14 @@ impl Moments {
         }
     }
 
+    fn noted(&self, source: Source) -> u64 {
+        match source {
+            Source::WakeUp => self.wake_ups.count.get(),
+            Source::Packet => self.packets.count.get(),
+            _ => 0,
+        }
+    }
+
     /// Gives everything to `collect`, and forgets it.
     pub(crate) fn take(&self, collect: &mut Collect<'_>) {
         self.wake_ups.take(|bytes| collect(Source::WakeUp, bytes));
@@ -110,20 +128,24 @@ impl Moments {
 #[derive(Debug, Default)]
 struct Folded {
     words: [Cell<u64>; WORDS],
-    count: Cell<usize>,
+    /// Moments ever added.
+    count: Cell<u64>,
+    /// Of them, those that have been taken.
+    taken: Cell<u64>,
 }
 
 impl Folded {
     fn add(&self, nanos: u64) {
         let count = self.count.get();
-        let word = &self.words[count % WORDS];
+        let word = &self.words[count as usize % WORDS];
         word.set(word.get().rotate_left(11) ^ nanos);
-        self.count.set(count.wrapping_add(1));
+        self.count.set(count + 1);
     }
 
     fn take(&self, mut give: impl FnMut(&[u8])) {
-        let used = self.count.replace(0).min(WORDS);
-        self.words[..used].iter().for_each(|word| give(&word.replace(0).to_le_bytes()));
+        let (taken, count) = (self.taken.replace(self.count.get()), self.count.get());
+        let first = taken.max(count.saturating_sub(WORDS as u64));
+        (first..count).for_each(|moment| give(&self.words[moment as usize % WORDS].replace(0).to_le_bytes()));
     }
 }
 
@@ -146,6 +168,9 @@ mod tests {
         moments.note(Source::Rdrand, 9);
         assert_eq!(take(&moments), [(Source::WakeUp, 5u64.to_le_bytes().to_vec()), (Source::Packet, 7u64.to_le_bytes().to_vec())]);
         assert_eq!(take(&moments), []);
+        moments.note(Source::Packet, 8);
+        assert_eq!(take(&moments), [(Source::Packet, 8u64.to_le_bytes().to_vec())]);
+        assert_eq!((moments.noted(Source::Packet), moments.noted(Source::Rdrand)), (2, 0));
     }
 
     #[test]

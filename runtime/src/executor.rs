@@ -11,7 +11,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell, RefCell};
 use core::future::Future;
-use core::pin::Pin;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
 
 use async_task::Runnable;
 use spin::Mutex;
@@ -19,42 +20,48 @@ use spin::Mutex;
 use crate::arguments::Arguments;
 use crate::current;
 use crate::entropy::{Moments, Source};
-use crate::logs::Filter;
+use crate::logs::{Journal, Progress};
 use crate::platform::{Platform, Wait};
 use crate::random::Generator;
 use crate::statistics::Counters;
 use crate::task::{Ending, Task};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::timers::TimerQueue;
 
 /// Busy rounds between two looks at clock and devices. Each look costs about one host call; eight keep that below a tenth of a round's work
 /// while a device waits no longer than eight rounds.
 const ROUNDS_PER_POLL: u32 = 8;
 
+/// When a console that had no room is looked at again: often enough for a person who reads along.
+const CONSOLE_RETRY: Duration = Duration::from_millis(10);
+
+/// Spawns what is to run when `start` has returned. Not the future itself, whose task would be code that images without hooks have as well.
+type ExitHook = Box<dyn FnOnce(&Runtime) -> Task<()>>;
+
 /// All state of one running image.
 pub(crate) struct Runtime {
     pub(crate) platform: Rc<dyn Platform>,
     pub(crate) timers: RefCell<TimerQueue>,
     pub(crate) arguments: Arguments,
-    pub(crate) log_filter: Filter,
+    pub(crate) journal: Journal,
     pub(crate) moments: Rc<Moments>,
     pub(crate) random: OnceCell<Rc<Generator>>,
     pub(crate) counters: Counters,
     /// What runs when `start` has returned, the last one first.
-    pub(crate) exit_hooks: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
+    pub(crate) exit_hooks: RefCell<Vec<ExitHook>>,
     /// Set when the image is to end although `start` has not.
     pub(crate) ending: Cell<Option<Ending>>,
     ready: Arc<ReadyQueue>,
 }
 
 impl Runtime {
-    pub(crate) fn new(platform: Rc<dyn Platform>, arguments: Arguments, log_filter: Filter) -> Rc<Self> {
+    pub(crate) fn new(platform: Rc<dyn Platform>, arguments: Arguments, journal: Journal) -> Rc<Self> {
         let start = platform.monotonic();
         Rc::new(Self {
             platform,
             timers: RefCell::new(TimerQueue::new()),
             arguments,
-            log_filter,
+            journal,
             moments: Rc::default(),
             random: OnceCell::new(),
             counters: Counters::new(start),
@@ -98,7 +105,11 @@ impl Runtime {
             None
         };
         self.run_exit_hooks();
-        let output = main.map(embassy_futures::block_on);
+        let output = main.map(|main| match pin!(main).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => unreachable!("the task has ended"),
+        });
+        self.journal.flush(&*self.platform);
         // Dropping a task's last waker makes it ready once more, to be dropped with its future: timers first, then what that made ready.
         let timers = self.timers.borrow_mut().take_all();
         drop(timers);
@@ -110,7 +121,7 @@ impl Runtime {
     fn run_exit_hooks(&self) {
         loop {
             let Some(hook) = self.exit_hooks.borrow_mut().pop() else { return };
-            let hook = self.spawn(hook);
+            let hook = hook(self);
             self.run_until(|| hook.is_finished());
         }
     }
@@ -135,7 +146,7 @@ impl Runtime {
         if !self.timers.borrow().is_empty() {
             self.fire_timers(self.platform.monotonic());
         }
-        let wait = self.next_wait();
+        let wait = self.next_wait(self.journal.write_piece(&*self.platform));
         if wait == Wait::Poll {
             self.platform.wait(wait);
             self.counters.polled();
@@ -180,11 +191,14 @@ impl Runtime {
         }
     }
 
-    fn next_wait(&self) -> Wait {
-        if self.ready.len() > 0 {
+    /// How long the image may wait: until a device is ready, a timer is due, or it is time to look at the console again.
+    fn next_wait(&self, progress: Progress) -> Wait {
+        if self.ready.len() > 0 || progress == Progress::More {
             return Wait::Poll;
         }
-        match self.timers.borrow().next_deadline() {
+        let timer = self.timers.borrow_mut().next_deadline();
+        let console = (progress == Progress::Full).then(|| self.platform.monotonic() + CONSOLE_RETRY);
+        match timer.into_iter().chain(console).min() {
             Some(deadline) => Wait::Until(deadline),
             None => Wait::Forever,
         }

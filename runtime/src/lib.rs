@@ -36,6 +36,7 @@ pub mod task;
 pub mod time;
 mod timers;
 
+pub use fogbow_macros::arguments;
 pub use platform::Platform;
 pub use start::{Image, StartError, run, status};
 pub use statistics::{Statistics, statistics};

@@ -1,144 +1,134 @@
-//! Log messages: what the [`log`] macros write goes to the console, filtered by source.
+//! Log messages: what the [`log`] macros write goes to the console, filtered by source, and to whoever [subscribes](Subscription).
 //!
-//! The filter is MirageOS's syntax, given at boot as `--logs` or `-l`: `*:info,fogbow_net::direct:debug`. Each part is `SOURCE:LEVEL`, where a
-//! source is a module path and stands for everything below it; `*` stands for everything, and so does a part without a source. The longest
-//! source that matches decides.
+//! The filter is MirageOS's syntax, given at boot as `--logs` or `-l`: `*:info,net.direct:debug`. Each part is `SOURCE:LEVEL`, where a source is
+//! a module path, with dots or double colons, and stands for everything below it; `*` stands for everything, and so does a part without a
+//! source. The longest source that matches decides.
+//!
+//! A message goes into a ring of fixed size first. The executor offers it to the console between two rounds, a bounded piece at a time, which takes
+//! what it has room for; when messages come faster than that, the oldest are lost, and the console tells how many. So neither a storm of messages
+//! nor a console that nobody reads holds up tasks. [`println!`](crate::println) stays in order with messages: it writes them first, and waits for the
+//! console.
+//!
+//! The ring keeps what has been written, and messages of level `info` and worse that did not pass the filter: [`dump`] writes all of them when
+//! the image panics.
+//!
+//! Limits: a message is cut off after [`LONGEST`] bytes. A target that cannot tell whether its console has room waits for a host that does not
+//! read it: genode, and spt and hvt under other tenders than ours.
 
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use core::fmt;
+use core::str::FromStr;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::{console, current, time};
+use crate::console::format_into;
+use crate::current;
 
-/// Which messages pass. By default those of level `warn` and worse do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
-    everything: LevelFilter,
-    /// Few: whoever asks looks at all of them.
-    sources: Vec<(String, LevelFilter)>,
+mod filter;
+mod journal;
+mod subscription;
+
+pub use filter::{Filter, FilterError};
+pub use journal::LONGEST;
+pub(crate) use journal::{Journal, Progress};
+pub use subscription::{Message, Subscription};
+
+/// What the ring keeps although it does not pass the filter.
+const KEPT: LevelFilter = LevelFilter::Info;
+
+/// Whether the levels of messages are in colour on the console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Colour {
+    /// On a terminal alone.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
-impl Default for Filter {
-    fn default() -> Self {
-        Self { everything: LevelFilter::Warn, sources: Vec::new() }
-    }
-}
+/// A text that is no [`Colour`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColourError;
 
-/// A part of a filter that cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilterError(String);
-
-impl fmt::Display for FilterError {
+impl fmt::Display for ColourError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "'{}' is no log filter: write SOURCE:LEVEL or *:LEVEL, where LEVEL is one of off, error, warning, info, debug, trace",
-            self.0
-        )
+        f.write_str("write auto, always or never")
     }
 }
 
-impl core::error::Error for FilterError {}
+impl core::error::Error for ColourError {}
 
-impl Filter {
-    /// Reads a filter such as `*:info,fogbow_net::direct:debug`.
-    ///
-    /// # Errors
-    /// [`FilterError`] with the part that is wrong.
-    ///
-    /// ```
-    /// use fogbow::log::LevelFilter;
-    /// use fogbow::logs::Filter;
-    /// let filter = Filter::parse("*:info,fogbow_net:debug")?;
-    /// assert_eq!(filter.level_of("fogbow_net::http"), LevelFilter::Debug);
-    /// assert_eq!(filter.level_of("fogbow_network"), LevelFilter::Info);
-    /// # Ok::<(), fogbow::logs::FilterError>(())
-    /// ```
-    pub fn parse(text: &str) -> Result<Self, FilterError> {
-        let mut filter = Self::default();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let (source, level) = part.rsplit_once(':').unwrap_or(("*", part));
-            let level = level_from(level).ok_or_else(|| FilterError(part.to_string()))?;
-            match source {
-                "*" => filter.everything = level,
-                "" => return Err(FilterError(part.to_string())),
-                _ => filter.sources.push((source.to_string(), level)),
-            }
+impl FromStr for Colour {
+    type Err = ColourError;
+
+    fn from_str(text: &str) -> Result<Self, ColourError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(ColourError),
         }
-        Ok(filter)
     }
-
-    /// The least important level that passes for messages of `source`.
-    #[must_use]
-    pub fn level_of(&self, source: &str) -> LevelFilter {
-        let matching = self.sources.iter().filter(|(prefix, _)| is_at_or_below(source, prefix));
-        matching.max_by_key(|(prefix, _)| prefix.len()).map_or(self.everything, |(_, level)| *level)
-    }
-
-    /// The least important level that passes for any source.
-    fn greatest(&self) -> LevelFilter {
-        self.sources.iter().map(|(_, level)| *level).fold(self.everything, Ord::max)
-    }
-}
-
-fn level_from(text: &str) -> Option<LevelFilter> {
-    match text {
-        "off" | "quiet" => Some(LevelFilter::Off),
-        "warning" => Some(LevelFilter::Warn),
-        _ => text.parse().ok(),
-    }
-}
-
-fn is_at_or_below(source: &str, prefix: &str) -> bool {
-    source.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 struct Logger;
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        current::get().is_some_and(|runtime| metadata.level() <= runtime.log_filter.level_of(metadata.target()))
+        let (level, source) = (metadata.level(), metadata.target());
+        current::get().is_some_and(|runtime| {
+            level <= KEPT || level <= runtime.journal.filter.level_of(source) || runtime.journal.subscribers.want(level, source)
+        })
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let now = time::now().as_nanos();
-            let (seconds, micros) = (now / 1_000_000_000, now / 1000 % 1_000_000);
-            console::write_fmt(format_args!("[{seconds:5}.{micros:06}] {:5} {}: {}\n", record.level(), record.target(), record.args()));
+        let Some(runtime) = current::get() else { return };
+        let (level, source) = (record.level(), record.target());
+        let is_printed = level <= runtime.journal.filter.level_of(source);
+        if is_printed || level <= KEPT {
+            // Formatted before the ring is touched: what is formatted may log as well.
+            let mut buffer = [0; LONGEST];
+            let text = format_into(&mut buffer, format_args!("{source}: {}", record.args()));
+            runtime.journal.push(runtime.platform.monotonic(), level, is_printed, text);
         }
+        runtime.journal.subscribers.tell(record, &*runtime.platform);
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        if let Some(runtime) = current::get() {
+            runtime.journal.flush(&*runtime.platform);
+        }
+    }
 }
 
-/// Makes the `log` macros reach the console of the current runtime.
-pub(crate) fn install(filter: &Filter) {
+/// Makes the `log` macros reach the current runtime, with messages that `filter` lets pass.
+fn install(filter: &Filter) {
     static LOGGER: Logger = Logger;
     // A second runtime in one process finds the logger installed already: the same one.
     let _ = log::set_logger(&LOGGER);
     // With several runtimes in one process the one that lets through most decides here; each one's own filter decides in the logger.
-    log::set_max_level(log::max_level().max(filter.greatest()));
+    log::set_max_level(log::max_level().max(filter.greatest()).max(KEPT));
+}
+
+/// Writes the last messages, printed or not, oldest first, through `write`: for panic and fault handlers. Allocates nothing. Nothing is written
+/// when there are none, and when the ring itself was in use.
+pub fn dump(write: &mut dyn FnMut(&[u8])) {
+    if let Some(runtime) = current::get() {
+        runtime.journal.dump(write);
+    }
+}
+
+/// The sequence of ECMA-48 that begins the colour of a level.
+fn colour_of(level: Level) -> &'static str {
+    match level {
+        Level::Error => "\x1b[31m",
+        Level::Warn => "\x1b[33m",
+        Level::Info => "\x1b[32m",
+        Level::Debug => "\x1b[34m",
+        Level::Trace => "\x1b[2m",
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_matching_source_decides() {
-        let filter = Filter::parse("a::b:error,a:trace,warning").unwrap();
-        assert_eq!(filter.level_of("a"), LevelFilter::Trace);
-        assert_eq!(filter.level_of("a::c"), LevelFilter::Trace);
-        assert_eq!(filter.level_of("a::b::c"), LevelFilter::Error);
-        assert_eq!(filter.level_of("ab"), LevelFilter::Warn);
-    }
-
-    #[test]
-    fn a_bad_part_is_named() {
-        let error = Filter::parse("*:info,net:loud").unwrap_err();
-        assert!(error.to_string().contains("'net:loud'"), "{error}");
-        assert!(Filter::parse(":info").is_err());
-    }
-}
+mod tests;

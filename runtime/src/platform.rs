@@ -86,6 +86,18 @@ pub unsafe trait Platform {
     /// Writes bytes to the console, all of them, in order.
     fn write_console(&self, bytes: &[u8]);
 
+    /// Whether the console is a terminal that a person looks at, as well as the target can tell.
+    fn console_is_terminal(&self) -> bool {
+        false
+    }
+
+    /// Writes as many of `bytes` to the console, from the first on, as it takes without making the image wait for whoever reads it, and gives how many
+    /// that were. Log messages go this way. A target that cannot tell writes them all.
+    fn offer_console(&self, bytes: &[u8]) -> usize {
+        self.write_console(bytes);
+        bytes.len()
+    }
+
     /// Waits as `wait` says, then wakes the tasks that wait for the devices which became ready.
     fn wait(&self, wait: Wait);
 

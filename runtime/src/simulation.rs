@@ -9,14 +9,14 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::Future;
 
-use rand_chacha::ChaCha8Rng;
+use chacha20::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::arguments::{Arguments, Group, Request};
 use crate::entropy::{Collect, Occasion, REFRESH_BYTES, START_BYTES, Source};
 use crate::executor::Runtime;
-use crate::logs::{self, Filter};
 use crate::platform::{Memory, Platform, Wait};
+use crate::start;
 use crate::time::{Duration, Instant, WallTime};
 
 /// When simulated wall clocks start: 2026-01-01T00:00:00 UTC, in nanoseconds of Unix time.
@@ -36,6 +36,8 @@ impl Simulation {
             now: Cell::new(0),
             cost_of_poll: Cell::new(0),
             cost_of_reading: Cell::new(0),
+            console_room: Cell::new(usize::MAX),
+            has_entropy: Cell::new(true),
             entropy: RefCell::new(ChaCha8Rng::seed_from_u64(seed)),
             console: RefCell::new(Vec::new()),
         };
@@ -65,6 +67,16 @@ impl Simulation {
         self.platform.cost_of_reading.set(cost.as_nanos() as u64);
     }
 
+    /// Sets how many bytes of log messages the console takes until the next call of this; at first it takes all.
+    pub fn set_console_room(&self, bytes: usize) {
+        self.platform.console_room.set(bytes);
+    }
+
+    /// Sets whether the machine has a full-strength source of entropy, as it does at first: with its seed, what the generator draws follows from it.
+    pub fn set_entropy(&self, has_entropy: bool) {
+        self.platform.has_entropy.set(has_entropy);
+    }
+
     /// Runs `future`, and the tasks that it spawns, until it ends.
     ///
     /// # Panics
@@ -74,9 +86,9 @@ impl Simulation {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let filter = Filter::default();
-        logs::install(&filter);
-        let output = Runtime::new(self.platform(), self.arguments.take(), filter).block_on(future);
+        let arguments = self.arguments.take();
+        let journal = start::journal(&arguments, &*self.platform);
+        let output = Runtime::new(self.platform(), arguments, journal).block_on(future);
         output.expect("the image was ended before its future")
     }
 
@@ -97,6 +109,8 @@ struct SimulatedPlatform {
     now: Cell<u64>,
     cost_of_poll: Cell<u64>,
     cost_of_reading: Cell<u64>,
+    console_room: Cell<usize>,
+    has_entropy: Cell<bool>,
     entropy: RefCell<ChaCha8Rng>,
     console: RefCell<Vec<u8>>,
 }
@@ -116,6 +130,13 @@ unsafe impl Platform for SimulatedPlatform {
         self.console.borrow_mut().extend_from_slice(bytes);
     }
 
+    fn offer_console(&self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.console_room.get());
+        self.console_room.set(self.console_room.get() - taken);
+        self.write_console(&bytes[..taken]);
+        taken
+    }
+
     fn wait(&self, wait: Wait) {
         match wait {
             Wait::Poll => self.now.set(self.now.get() + self.cost_of_poll.get()),
@@ -133,7 +154,7 @@ unsafe impl Platform for SimulatedPlatform {
             Occasion::Refresh => &mut bytes[..REFRESH_BYTES],
         };
         self.entropy.borrow_mut().fill_bytes(bytes);
-        collect(Source::Host, bytes);
+        collect(if self.has_entropy.get() { Source::Host } else { Source::Jitter }, bytes);
     }
 
     fn memory(&self) -> Memory {

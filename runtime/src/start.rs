@@ -9,9 +9,9 @@ use core::fmt;
 use core::future::Future;
 
 use crate::arguments::{ArgumentError, Arguments, Group, Help, Request};
-use crate::console::ChunkWriter;
+use crate::console;
 use crate::executor::Runtime;
-use crate::logs::{self, Filter};
+use crate::logs::{Filter, Journal};
 use crate::platform::Platform;
 use crate::task::Ending;
 
@@ -120,13 +120,8 @@ where
     S: FnOnce() -> F,
     F: Future<Output = Result<(), StartError>> + 'static,
 {
-    let filter = match arguments.get("logs") {
-        Some(text) => Filter::parse(text)
-            .map_err(|error| StartError { message: alloc::format!("argument --logs: {error}"), status: status::USAGE })?,
-        None => Filter::default(),
-    };
-    logs::install(&filter);
-    let runtime = Runtime::new(Rc::clone(&platform), arguments, filter);
+    let journal = journal(&arguments, &*platform);
+    let runtime = Runtime::new(Rc::clone(&platform), arguments, journal);
     let output = runtime.block_on(start());
     if runtime.ending.get() == Some(Ending::Restart) {
         platform.restart();
@@ -135,9 +130,16 @@ where
     output.unwrap_or(Ok(()))
 }
 
+/// The log that the arguments ask for, which have been checked.
+pub(crate) fn journal(arguments: &Arguments, platform: &dyn Platform) -> Journal {
+    let filter = arguments.get("logs").and_then(|text| text.parse().ok());
+    let filter = filter.unwrap_or_else(|| arguments.verbosity.map_or_else(Filter::default, Filter::from));
+    let colour = arguments.get("log-colour").and_then(|text| text.parse().ok());
+    Journal::new(filter, colour.unwrap_or_default(), platform)
+}
+
 fn print(platform: &dyn Platform, text: fmt::Arguments<'_>) {
-    // The writer itself never fails.
-    let _ = fmt::write(&mut ChunkWriter::new(|bytes| platform.write_console(bytes)), text);
+    console::write_to(&mut |bytes| platform.write_console(bytes), text);
 }
 
 #[cfg(test)]
@@ -149,7 +151,7 @@ mod tests {
     const IMAGE: Image = Image {
         name: "test",
         version: "1.2.3",
-        arguments: &[COMMON, Group { prefix: "", arguments: &[Argument { name: "n", default: None, doc: "" }] }],
+        arguments: &[COMMON, Group { prefix: "", arguments: &[Argument::new::<String>("n", "")] }],
     };
 
     fn run_with(words: &[&str], result: Result<(), StartError>) -> (u8, String) {
@@ -209,6 +211,6 @@ mod tests {
         assert_eq!(run_with(&["--m=1"], Ok(())), (64, "test: error: unknown argument --m: see --help\n".into()));
         assert_eq!(run_with(&["--logs=x:y"], Ok(())).0, 64);
         assert_eq!(run_with(&["--version"], Ok(())), (0, "test 1.2.3\n".into()));
-        assert!(run_with(&["--help"], Ok(())).1.contains("--n=VALUE"));
+        assert!(run_with(&["--help"], Ok(())).1.contains("--n=TEXT"));
     }
 }

@@ -48,7 +48,7 @@ where
 /// # assert_eq!(simulation.console(), "goodbye\n");
 /// ```
 pub fn at_exit<F: Future<Output = ()> + 'static>(hook: F) {
-    current::with(|runtime| runtime.exit_hooks.borrow_mut().push(Box::pin(hook)));
+    current::with(|runtime| runtime.exit_hooks.borrow_mut().push(Box::new(|runtime| runtime.spawn(hook))));
 }
 
 /// How an image ends although `start` has not.

@@ -84,7 +84,11 @@ impl Place {
             }
         };
         command.args(run.address(self)).args(run.arguments);
-        if self == Self::Muen { Guest::start_on_muen(command) } else { Guest::start(command) }
+        match self {
+            Self::Muen => Guest::start_on_muen(command),
+            _ if run.unread => Guest::start_unread(command),
+            _ => Guest::start(command),
+        }
     }
 
     /// The path of `image`, built for this place.
@@ -129,11 +133,13 @@ pub struct Run<'a> {
     pub arguments: &'a [&'a str],
     /// Leave out what attaches and addresses the network.
     pub arguments_only: bool,
+    /// Nobody reads the image's console, which is a pipe.
+    pub unread: bool,
 }
 
 impl Default for Run<'_> {
     fn default() -> Self {
-        Self { namespace: None, memory: 64, tender: &[], build: &[], arguments: &[], arguments_only: false }
+        Self { namespace: None, memory: 64, tender: &[], build: &[], arguments: &[], arguments_only: false, unread: false }
     }
 }
 

@@ -49,18 +49,33 @@ impl Guest {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(mut command: Command) -> Result<Self> {
+    pub fn start(command: Command) -> Result<Self> {
+        let mut guest = Self::start_unread(command)?;
+        let output = guest.child.stdout.take().map(|stream| Box::new(stream) as _);
+        guest.follow(output);
+        Ok(guest)
+    }
+
+    /// Starts `command` without reading its standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_unread(mut command: Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
-        let console = Arc::new(Console::default());
-        let streams: [Option<Box<dyn Read + Send>>; 2] =
-            [child.stdout.take().map(|stream| Box::new(stream) as _), child.stderr.take().map(|stream| Box::new(stream) as _)];
-        for stream in streams.into_iter().flatten() {
+        let errors = child.stderr.take().map(|stream| Box::new(stream) as _);
+        let guest = Self { child, console: Arc::new(Console::default()), is_qemu: false, has_last_words: false };
+        guest.follow(errors);
+        Ok(guest)
+    }
+
+    /// Adds what comes through `stream` to the console.
+    fn follow(&self, stream: Option<Box<dyn Read + Send>>) {
+        if let Some(stream) = stream {
+            let console = Arc::clone(&self.console);
             console.lock().open += 1;
-            let console = Arc::clone(&console);
             std::thread::spawn(move || console.follow(stream));
         }
-        Ok(Self { child, console, is_qemu: false, has_last_words: false })
     }
 
     /// As [`start`](Self::start), for a `command` that is QEMU with `isa-debug-exit`.

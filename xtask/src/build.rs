@@ -30,10 +30,10 @@ pub(crate) struct Built {
 
 /// Builds an application.
 pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress) -> anyhow::Result<Built> {
-    let application = Application::find(workspace, &args.app)?;
+    let mut application = Application::find(workspace, &args.app)?;
+    args.fix(&mut application.manifest)?;
     let resolved = Resolved::new(&application.manifest, args.target, &args.stack)
-        .with_context(|| format!("{} cannot be built for {}", application.name(), args.target))?
-        .with_prng(args.prng);
+        .with_context(|| format!("{} cannot be built for {}", application.name(), args.target))?;
     let generated = generate::generate(workspace, &application, &resolved)?;
     progress.say("Building", format_args!("{} for {} ({})", application.name(), args.target, files::display(&generated.directory)));
     let linked = compile::compile(workspace, &application, args.target, &generated, args.debug, progress)?;

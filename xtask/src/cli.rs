@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::resolve::{Prng, StackChoice, Target};
+use crate::manifest::{Manifest, Prng, SetError};
+use crate::resolve::{StackChoice, Target};
 
 /// Builds, runs and tests unikernels.
 #[derive(Debug, Parser)]
@@ -53,7 +54,7 @@ pub(crate) enum Command {
     },
     /// Measure what SPECIFICATION.md promises, beside references
     Bench {
-        /// Passed on: sections to measure (sizes, boot, http, streams, blocks, memory, random, timers, dieharder, stores), --solo5 DIRECTORY
+        /// Passed on: sections to measure (sizes, boot, http, streams, blocks, memory, random, timers, logs, dieharder, stores), --solo5 DIRECTORY
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -94,9 +95,20 @@ pub(crate) struct BuildArgs {
     /// Which stack a `stack` device gets where a target has both: the host's sockets or the direct one over a frame device
     #[arg(long, value_name = "NAME=host|direct", value_parser = named::<StackChoice>)]
     pub(crate) stack: Vec<(String, StackChoice)>,
-    /// The image's random generator: fortuna, or insecure, which is small and fast and keeps no secret
-    #[arg(long, value_name = "GENERATOR", default_value = "fortuna")]
-    pub(crate) prng: Prng,
+    /// The image's random generator, instead of unikernel.toml's: fortuna, or insecure, which is small and fast and keeps no secret
+    #[arg(long, value_name = "GENERATOR")]
+    pub(crate) prng: Option<Prng>,
+    /// The value of an argument whose stage is build
+    #[arg(long, value_name = "NAME=VALUE", value_parser = named::<String>)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+impl BuildArgs {
+    /// Fixes in `manifest` what is fixed when an image is built.
+    pub(crate) fn fix(&self, manifest: &mut Manifest) -> Result<(), SetError> {
+        manifest.prng = self.prng.unwrap_or(manifest.prng);
+        manifest.set(&self.set)
+    }
 }
 
 #[derive(Args, Debug)]

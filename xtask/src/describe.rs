@@ -76,7 +76,7 @@ impl Description {
         let arguments = resolved.groups.iter().flat_map(|group| {
             group.arguments.iter().map(|argument| Argument {
                 name: format!("--{}{}", group.prefix, argument.name),
-                default: argument.default.clone(),
+                default: argument.default().map(str::to_owned),
                 doc: argument.doc.clone(),
                 owner: group.owner.clone(),
             })
@@ -96,7 +96,7 @@ impl Description {
             name: built.application.name().to_owned(),
             version: built.application.package.version.clone(),
             target: resolved.target.name(),
-            prng: resolved.prng.name(),
+            prng: resolved.manifest.prng.name(),
             image: files::display(&built.path),
             image_bytes: built.size,
             devices: devices.collect(),

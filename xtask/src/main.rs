@@ -25,19 +25,18 @@ mod generate;
 mod genode;
 mod kv;
 mod long;
-mod manifest;
 mod muen;
 mod new;
 mod progress;
 mod resolve;
 mod run;
-mod suggest;
 mod tender;
 mod test;
 mod verify;
 mod workspace;
 
 use cli::{Cli, Command};
+use fogbow_manifest::{self as manifest, suggest};
 use progress::Progress;
 use workspace::Workspace;
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{bail, ensure};
+use fogbow::arguments;
 use fogbow_tender::elf;
 use fogbow_tender::manifest::DeviceKind;
 
-use crate::manifest::{Argument, Device, Kind, Layer, Manifest};
+use crate::manifest::{Argument, Device, Kind, Layer, Manifest, Presence, Serves, Stage, Type};
 use crate::suggest;
 
 /// What an image is built for.
@@ -109,33 +110,6 @@ impl FromStr for StackChoice {
     }
 }
 
-/// The random generator of an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Prng {
-    #[default]
-    Fortuna,
-    /// Without cryptographic strength.
-    Insecure,
-}
-
-impl Prng {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Fortuna => "fortuna",
-            Self::Insecure => "insecure",
-        }
-    }
-}
-
-impl FromStr for Prng {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let found = [Self::Fortuna, Self::Insecure].into_iter().find(|prng| prng.name() == name);
-        found.ok_or_else(|| format!("unknown generator: {}", suggest::hint(name, &["fortuna", "insecure"])))
-    }
-}
-
 /// What stands behind a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Implementation {
@@ -206,7 +180,7 @@ impl Implementation {
 pub(crate) struct ResolvedDevice {
     pub(crate) device: Device,
     pub(crate) implementation: Implementation,
-    /// What a direct stack's arguments begin with: empty where an image has only one, `NAME-` otherwise.
+    /// What a direct stack's arguments begin with: its group; without one nothing where an image has only one stack, `NAME-` otherwise.
     pub(crate) prefix: String,
 }
 
@@ -227,7 +201,6 @@ pub(crate) struct ArgumentGroup {
 pub(crate) struct Resolved {
     pub(crate) manifest: Manifest,
     pub(crate) target: Target,
-    pub(crate) prng: Prng,
     pub(crate) devices: Vec<ResolvedDevice>,
     /// All arguments of the image, in the order of its `--help`.
     pub(crate) groups: Vec<ArgumentGroup>,
@@ -250,18 +223,17 @@ impl Resolved {
         let implementations = implementations.collect::<anyhow::Result<Vec<_>>>()?;
         let is_alone = implementations.iter().filter(|implementation| **implementation == Implementation::DirectStack).count() == 1;
         let devices = manifest.devices.iter().zip(implementations).map(|(device, implementation)| {
-            let prefix = if is_alone { String::new() } else { format!("{}-", device.name) };
+            let prefix = match &device.group {
+                Some(group) => format!("{group}-"),
+                None if is_alone => String::new(),
+                None => format!("{}-", device.name),
+            };
             ResolvedDevice { device: device.clone(), implementation, prefix }
         });
         let devices: Vec<ResolvedDevice> = devices.collect();
         let groups = groups(manifest, target, &devices);
         check_arguments(&groups)?;
-        Ok(Self { manifest: manifest.clone(), target, prng: Prng::default(), devices, groups })
-    }
-
-    /// The same with this generator.
-    pub(crate) fn with_prng(self, prng: Prng) -> Self {
-        Self { prng, ..self }
+        Ok(Self { manifest: manifest.clone(), target, devices, groups })
     }
 
     /// The devices that the host attaches, in the manifest's order.
@@ -294,7 +266,7 @@ fn check_offered(device: &Device, implementation: Implementation, target: Target
 }
 
 fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Vec<ArgumentGroup> {
-    let mut groups = vec![declared("every image", "", "COMMON", fogbow::arguments::COMMON.arguments)];
+    let mut groups = vec![declared("every image", "", "COMMON", arguments::COMMON.arguments)];
     let application = ArgumentGroup {
         owner: "the application".to_owned(),
         prefix: String::new(),
@@ -336,9 +308,11 @@ fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Ve
                 path: "DIRECTORY",
                 arguments: vec![Argument {
                     name: "directory".to_owned(),
-                    default: device.source.clone(),
+                    value: Type::String,
+                    presence: device.source.clone().map_or(Presence::Required, Presence::Default),
+                    stage: Stage::Boot,
                     doc: "the directory of the host that is this store".to_owned(),
-                    serves: crate::manifest::Serves::default(),
+                    serves: Serves::default(),
                 }],
             }),
             _ => {}
@@ -347,12 +321,19 @@ fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Ve
     groups
 }
 
-fn declared(owner: &str, prefix: &str, path: &'static str, arguments: &[fogbow::arguments::Argument]) -> ArgumentGroup {
+fn declared(owner: &str, prefix: &str, path: &'static str, arguments: &[arguments::Argument]) -> ArgumentGroup {
     let arguments = arguments.iter().map(|argument| Argument {
-        name: argument.name.to_owned(),
-        default: argument.default.map(str::to_owned),
-        doc: argument.doc.to_owned(),
-        serves: crate::manifest::Serves::default(),
+        name: argument.name().to_owned(),
+        value: Type::String,
+        presence: match argument.presence() {
+            arguments::Presence::Optional => Presence::Optional,
+            arguments::Presence::Default(value) | arguments::Presence::Fixed(value) => Presence::Default(value.to_owned()),
+            arguments::Presence::Required => Presence::Required,
+            arguments::Presence::Repeated => Presence::Repeated,
+        },
+        stage: Stage::Boot,
+        doc: argument.doc().to_owned(),
+        serves: Serves::default(),
     });
     ArgumentGroup { owner: owner.to_owned(), prefix: prefix.to_owned(), path, arguments: arguments.collect() }
 }
@@ -442,6 +423,43 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_the_prefix_of_its_stack() {
+        let grouped = APPLICATION.replace("name = \"service\"", "name = \"service\", group = \"public\"");
+        let names = argument_names(&resolve(&grouped, Target::Hvt, &[]).unwrap());
+        assert!(names.contains(&"public-ipv4".to_owned()) && !names.contains(&"ipv4".to_owned()), "{names:?}");
+        let twice = grouped.replace("{ kind = \"net\", name = \"wire\" }", "{ kind = \"stack\", name = \"admin\", group = \"public\" }");
+        let error = resolve(&twice, Target::Hvt, &[]).unwrap_err();
+        assert!(error.starts_with("the argument --public-ipv4 belongs both to device 'service' and to device 'admin'"), "{error}");
+    }
+
+    #[test]
+    fn library_defaults_are_values() {
+        let groups = [
+            arguments::COMMON.arguments,
+            fogbow_net::direct::ARGUMENTS,
+            fogbow_unix::STACK_ARGUMENTS,
+            fogbow_unix::NET_ARGUMENTS,
+            fogbow_unix::BLOCK_ARGUMENTS,
+            fogbow_block::layers::PARTITION_ARGUMENTS,
+            fogbow_block::layers::CACHE_ARGUMENTS,
+            fogbow_block::layers::XTS_ARGUMENTS,
+            fogbow_block::layers::AUTHENTICATED_ARGUMENTS,
+        ];
+        for argument in groups.into_iter().flatten() {
+            if let arguments::Presence::Default(value) = argument.presence() {
+                assert_eq!(argument.check(value), Ok(()), "--{}", argument.name());
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_length_of_time_is_the_same_here_and_in_an_image(text in "([0-9]{0,20}[a-z]{0,2}|.{0,8})") {
+            proptest::prop_assert_eq!(Type::Duration.accepts(&text), text.parse::<arguments::Span>().is_ok());
+        }
+    }
+
+    #[test]
     fn a_process_takes_its_devices_from_arguments() {
         let names = argument_names(&resolve(APPLICATION, Target::Unix, &[]).unwrap());
         for name in ["bind", "wire-tap", "disk-file", "pages-directory", "kept-directory"] {
@@ -457,12 +475,6 @@ mod tests {
             "the argument --ipv4 belongs both to the application and to device 'service': rename the application's argument or the device"
         );
         assert!(resolve(&text, Target::Unix, &[]).is_ok());
-    }
-
-    #[test]
-    fn generators_have_names() {
-        assert_eq!("insecure".parse(), Ok(Prng::Insecure));
-        assert_eq!("fortune".parse::<Prng>(), Err("unknown generator: did you mean \"fortuna\"? (allowed: fortuna, insecure)".to_owned()));
     }
 
     #[test]

@@ -80,7 +80,9 @@ fn tender(workspace: &Workspace, args: &RunArgs, progress: &Progress) -> anyhow:
 fn command(built: &Built, tender: Option<PathBuf>, plan: &Plan) -> anyhow::Result<Command> {
     let Some(tender) = tender else {
         let mut command = Command::new(&built.path);
-        command.args(&plan.arguments);
+        for argument in &plan.arguments {
+            command.arg(quote(argument)?);
+        }
         return Ok(command);
     };
     let mut command = Command::new(tender);
@@ -97,7 +99,7 @@ fn line(arguments: &[String]) -> anyhow::Result<String> {
     Ok(words.join(" "))
 }
 
-/// A guest gets its arguments as one line, joined by spaces, and splits it as a shell does.
+/// An image gets its arguments as one line, joined by spaces, and splits it as a shell does; a program takes them as an image would.
 fn quote(argument: &str) -> anyhow::Result<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=./:,@%+*".contains(&byte);
     if !argument.is_empty() && argument.bytes().all(is_plain) {

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use crate::application::Application;
 use crate::cli::BuildArgs;
 use crate::progress::Progress;
-use crate::resolve::{Prng, Resolved, Target};
+use crate::resolve::{Resolved, Target};
 use crate::workspace::{self, Workspace};
 use crate::{build, tender};
 
@@ -93,7 +93,7 @@ fn build_all(workspace: &Workspace, progress: &Progress) -> anyhow::Result<()> {
     for app in workspace.example_names() {
         let application = Application::find(workspace, &app)?;
         for target in Target::ALL {
-            let build = BuildArgs { app: app.clone(), target, debug: false, stack: Vec::new(), prng: Prng::default() };
+            let build = BuildArgs { app: app.clone(), target, debug: false, stack: Vec::new(), prng: None, set: Vec::new() };
             match Resolved::new(&application.manifest, target, &build.stack) {
                 Ok(_) => drop(build::build(workspace, &build, progress)?),
                 // Everything else must be offered everywhere.

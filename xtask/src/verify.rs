@@ -65,7 +65,7 @@ pub(crate) fn expected_manifest(resolved: &Resolved) -> anyhow::Result<Manifest>
         let name = Name::new(&device.device.name).with_context(|| format!("device '{}' has no valid name", device.device.name))?;
         Ok(Device::new(name, kind))
     });
-    Ok(Manifest::new(devices.collect::<anyhow::Result<_>>()?)?)
+    Ok(Manifest::new(devices.collect::<anyhow::Result<_>>()?)?.taking_console())
 }
 
 /// Checks an image for Genode against every limit of the dynamic linker and the library there.

@@ -6,17 +6,17 @@
 
 extern crate alloc;
 
-use alloc::string::String;
 use alloc::vec;
 use core::fmt;
 
 use fogbow::StartError;
-use fogbow::arguments;
 use fogbow::time;
 use fogbow_block::{Block, BlockError, BlockInfo, Durability};
 
 /// Bytes that are written or read at a time.
 const PART: usize = 256 * 1024;
+
+fogbow::arguments!();
 
 /// Why the device is not what it should be.
 #[derive(Debug)]
@@ -55,7 +55,8 @@ impl From<BlockError> for Error {
 /// # Errors
 /// [`Error`].
 pub async fn start(disk: impl Block) -> Result<(), Error> {
-    let (writes, verifies) = match arguments::parse::<String>("do").map_err(|error| Error::Argument(error.into()))?.as_str() {
+    let arguments = Arguments::read().map_err(|error| Error::Argument(error.into()))?;
+    let (writes, verifies) = match arguments.r#do.as_str() {
         "both" => (true, true),
         "write" => (true, false),
         "verify" => (false, true),
@@ -65,7 +66,7 @@ pub async fn start(disk: impl Block) -> Result<(), Error> {
             return Err(Error::Argument(StartError::new("--do", message)));
         }
     };
-    let pattern = arguments::parse("pattern").map_err(|error| Error::Argument(error.into()))?;
+    let pattern = arguments.pattern;
     let BlockInfo { sector_size, sectors, read_only, durability } = disk.info();
     let survives = match durability {
         Durability::Volatile => "nothing",
@@ -141,19 +142,13 @@ fn fill(pattern: u64, sector: u64, data: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fogbow::arguments::{Argument, Group};
     use fogbow::simulation::Simulation;
     use fogbow_block::fault::{Fault, FaultDisk, Survivors};
     use fogbow_block::{Operation, Ram};
 
-    const ARGUMENTS: Group = Group {
-        prefix: "",
-        arguments: &[Argument { name: "do", default: Some("both"), doc: "" }, Argument { name: "pattern", default: Some("1"), doc: "" }],
-    };
-
     fn run(disk: &FaultDisk, words: [&str; 2]) -> Result<(), Error> {
         let disk = disk.clone();
-        Simulation::new(1).with_arguments(&[ARGUMENTS], words).block_on(start(disk))
+        Simulation::new(1).with_arguments(&[Arguments::GROUP], words).block_on(start(disk))
     }
 
     #[test]

@@ -8,8 +8,8 @@ extern crate alloc;
 
 use alloc::{format, vec};
 
+use fogbow::StartError;
 use fogbow::task::{Either, select};
-use fogbow::{StartError, arguments};
 use fogbow_net::{Stack, Stream, StreamError, UdpError, UdpSocket, serve};
 
 /// TCP connections served at once; further ones wait.
@@ -21,12 +21,14 @@ const CHUNK: usize = 2048;
 /// The longest datagram that UDP over IPv4 can carry, in bytes (RFC 768, RFC 791: 65,535 less both headers).
 const DATAGRAM: usize = 65_507;
 
+fogbow::arguments!();
+
 /// Echoes on `--port` until the network fails.
 ///
 /// # Errors
 /// When the port is in use, an argument is wrong, or the network fails.
 pub async fn start(stack: impl Stack) -> Result<(), StartError> {
-    let port: u16 = arguments::parse("port")?;
+    let port = Arguments::read()?.port;
     let socket = stack.bind(port).map_err(|error| StartError::new(&format!("UDP port {port}"), error))?;
     let listener = stack.listen(port).map_err(|error| StartError::new(&format!("TCP port {port}"), error))?;
     fogbow::println!("echo: listening on port {port}");
@@ -72,17 +74,14 @@ mod tests {
     use alloc::vec::Vec;
     use core::net::SocketAddr;
     use embedded_io_async::{Read, Write};
-    use fogbow::arguments::{Argument, Group};
     use fogbow::simulation::Simulation;
     use fogbow::time::Duration;
     use fogbow_net::Loopback;
     use fogbow_net::simulation::{Impairment, Network};
 
-    const ARGUMENTS: Group = Group { prefix: "", arguments: &[Argument { name: "port", default: Some("7"), doc: "" }] };
-
     /// Runs a client against the application.
     fn run(client: impl AsyncFnOnce(Loopback, SocketAddr) + 'static) {
-        Simulation::new(1).with_arguments(&[ARGUMENTS], []).block_on(async {
+        Simulation::new(1).with_arguments(&[Arguments::GROUP], []).block_on(async {
             let stack = Loopback::new();
             fogbow::spawn(start(stack.clone())).detach();
             fogbow::task::yield_now().await;
@@ -105,7 +104,7 @@ mod tests {
 
     #[test]
     fn echoes_streams_over_a_bad_network() {
-        Simulation::new(1).with_arguments(&[ARGUMENTS], []).block_on(async {
+        Simulation::new(1).with_arguments(&[Arguments::GROUP], []).block_on(async {
             let network = Network::new();
             let (loss, delay) = (2 * Impairment::PERCENT, Duration::from_millis(10));
             network.switch().impair(Impairment { lost: loss, doubled: loss, reordered: loss, delay, ..Impairment::default() });

@@ -12,8 +12,10 @@ extern crate std;
 use alloc::string::String;
 use core::fmt;
 
-use fogbow::arguments::{self, ArgumentError};
+use fogbow::arguments::ArgumentError;
 use fogbow::println;
+
+fogbow::arguments!();
 
 /// A violation that can be tried.
 struct Fault {
@@ -67,7 +69,7 @@ impl core::error::Error for Error {}
 /// # Errors
 /// [`Error::NotStopped`] when the image survives it; the others when there was nothing to try.
 pub async fn start() -> Result<(), Error> {
-    let name: String = arguments::parse("fault").map_err(Error::Argument)?;
+    let name = Arguments::read().map_err(Error::Argument)?.fault;
     if name == "list" {
         for fault in FAULTS {
             println!("{:24}{}", fault.name, fault.what);
@@ -84,14 +86,11 @@ pub async fn start() -> Result<(), Error> {
 mod tests {
     use super::*;
     use alloc::string::ToString;
-    use fogbow::arguments::{Argument, Group};
     use fogbow::simulation::Simulation;
-
-    const ARGUMENTS: &[Group] = &[Group { prefix: "", arguments: &[Argument { name: "fault", default: Some("list"), doc: "" }] }];
 
     #[test]
     fn lists_every_fault() {
-        let simulation = Simulation::new(1).with_arguments(ARGUMENTS, [""; 0]);
+        let simulation = Simulation::new(1).with_arguments(&[Arguments::GROUP], [""; 0]);
         assert!(simulation.block_on(start()).is_ok());
         let console = simulation.console();
         assert_eq!(console.lines().count(), FAULTS.len());
@@ -100,13 +99,13 @@ mod tests {
 
     #[test]
     fn an_unknown_fault_is_named() {
-        let error = Simulation::new(1).with_arguments(ARGUMENTS, ["--fault=none"]).block_on(start()).unwrap_err();
+        let error = Simulation::new(1).with_arguments(&[Arguments::GROUP], ["--fault=none"]).block_on(start()).unwrap_err();
         assert_eq!(error.to_string(), "no fault is called 'none': --fault=list prints them");
     }
 
     #[test]
     fn a_fault_that_is_found_is_tried() {
-        let simulation = Simulation::new(1).with_arguments(ARGUMENTS, ["--fault=panic"]);
+        let simulation = Simulation::new(1).with_arguments(&[Arguments::GROUP], ["--fault=panic"]);
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.block_on(start()).is_ok())).is_err());
     }
 }

@@ -8,17 +8,19 @@ extern crate alloc;
 
 use alloc::format;
 
-use fogbow::{StartError, arguments};
+use fogbow::StartError;
 use fogbow_kv::ReadOnly;
 use fogbow_net::http::{self, Files, Limits};
 use fogbow_net::{Listener, Stack};
+
+fogbow::arguments!();
 
 /// Serves `htdocs` on `--port` until the network fails.
 ///
 /// # Errors
 /// When the port is in use, an argument is wrong, or the network fails.
 pub async fn start(stack: impl Stack, htdocs: impl ReadOnly) -> Result<(), StartError> {
-    let port: u16 = arguments::parse("port")?;
+    let port = Arguments::read()?.port;
     let listener = stack.listen(port).map_err(|error| StartError::new(&format!("port {port}"), error))?;
     fogbow::println!("http: listening on port {}", listener.port());
     http::serve(listener, Limits::default(), Files::new(htdocs)).await.map_err(|error| StartError::new("http", error))
@@ -28,16 +30,13 @@ pub async fn start(stack: impl Stack, htdocs: impl ReadOnly) -> Result<(), Start
 mod tests {
     use super::*;
     use embedded_io_async::{Read, Write};
-    use fogbow::arguments::{Argument, Group};
     use fogbow::simulation::Simulation;
     use fogbow_kv::{Key, Memory, ReadWrite};
     use fogbow_net::Loopback;
 
-    const ARGUMENTS: Group = Group { prefix: "", arguments: &[Argument { name: "port", default: Some("80"), doc: "" }] };
-
     #[test]
     fn serves_the_store_on_the_port_that_is_asked_for() {
-        Simulation::new(1).with_arguments(&[ARGUMENTS], ["--port=8080"]).block_on(async {
+        Simulation::new(1).with_arguments(&[Arguments::GROUP], ["--port=8080"]).block_on(async {
             let (stack, htdocs) = (Loopback::new(), Memory::new());
             htdocs.set(Key::new("index.html").unwrap(), b"<h1>Fogbow</h1>").await.unwrap();
             fogbow::spawn(start(stack.clone(), htdocs)).detach();

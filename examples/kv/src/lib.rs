@@ -12,11 +12,13 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 
-use fogbow::{StartError, arguments};
+use fogbow::StartError;
 use fogbow_kv::{Key, Kind, Name, ReadError, ReadWrite, WriteError};
 use fogbow_net::http::{self, EitherBody, Limits, Method, Request, Response, Status};
 use fogbow_net::{Listener, Stack};
 use percent_encoding::percent_decode_str;
+
+fogbow::arguments!();
 
 /// The body of a response: a value of the store, or text.
 type Body<V> = EitherBody<V, String>;
@@ -26,7 +28,7 @@ type Body<V> = EitherBody<V, String>;
 /// # Errors
 /// When the port is in use, an argument is wrong, or the network fails.
 pub async fn start(stack: impl Stack, store: impl ReadWrite) -> Result<(), StartError> {
-    let port: u16 = arguments::parse("port")?;
+    let port = Arguments::read()?.port;
     let listener = stack.listen(port).map_err(|error| StartError::new(&format!("port {port}"), error))?;
     fogbow::println!("kv: listening on port {}", listener.port());
     let store = Rc::new(store);
@@ -94,16 +96,13 @@ fn write_status(error: &WriteError) -> (Status, String) {
 mod tests {
     use super::*;
     use embedded_io_async::{Read, Write};
-    use fogbow::arguments::{Argument, Group};
     use fogbow::simulation::Simulation;
     use fogbow_kv::Memory;
     use fogbow_net::Loopback;
 
-    const ARGUMENTS: Group = Group { prefix: "", arguments: &[Argument { name: "port", default: Some("80"), doc: "" }] };
-
     #[test]
     fn values_are_put_got_listed_and_deleted() {
-        Simulation::new(1).with_arguments(&[ARGUMENTS], ["--port=8080"]).block_on(async {
+        Simulation::new(1).with_arguments(&[Arguments::GROUP], ["--port=8080"]).block_on(async {
             let stack = Loopback::new();
             fogbow::spawn(start(stack.clone(), Memory::new())).detach();
             fogbow::task::yield_now().await;

@@ -9,15 +9,17 @@ extern crate alloc;
 use alloc::string::String;
 use core::fmt::Write as _;
 
-use fogbow::{StartError, arguments, println, random};
+use fogbow::{StartError, println, random};
 use rand_core::Rng;
+
+fogbow::arguments!();
 
 /// Prints `--lines` lines of 32 bytes from each: the runtime's own function, its generator as a value, and the crate `getrandom`, as other crates use it.
 ///
 /// # Errors
-/// When the machine has no entropy, or an argument is no number.
+/// When the machine has no entropy.
 pub async fn start() -> Result<(), StartError> {
-    let lines: u32 = arguments::parse("lines")?;
+    let Arguments { lines } = Arguments::read()?;
     // Waits on a machine whose entropy comes late; everything after it is sure to have some.
     let mut generator = random::seeded().await;
     for _ in 0..lines {
@@ -42,15 +44,13 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fogbow::arguments::{Argument, Group};
+    use super::Arguments;
     use fogbow::simulation::Simulation;
-
-    const ARGUMENTS: &[Group] = &[Group { prefix: "", arguments: &[Argument { name: "lines", default: Some("2"), doc: "" }] }];
 
     #[test]
     fn prints_what_it_is_asked_for_and_follows_the_seed_of_a_simulation() {
         let console = |seed| {
-            let simulation = Simulation::new(seed).with_arguments(ARGUMENTS, []);
+            let simulation = Simulation::new(seed).with_arguments(&[Arguments::GROUP], ["--lines=2"]);
             assert_eq!(simulation.block_on(super::start()), Ok(()));
             simulation.console()
         };

@@ -12,16 +12,19 @@ use core::pin::Pin;
 use core::task::{Context, Waker};
 
 use fogbow::time::{self, Duration, Instant, Sleep, Ticker};
-use fogbow::{StartError, arguments, platform, println};
+use fogbow::{StartError, platform, println};
+
+fogbow::arguments!();
 
 /// Measures `--timers` pending timers, then `--ticks` ticks.
 ///
 /// # Errors
-/// When an argument is no number.
+/// None in an image, which checks its arguments before it starts.
 pub async fn start() -> Result<(), StartError> {
     fogbow::at_exit(async { println!("timers: done") });
-    many(arguments::parse("timers")?).await;
-    tick(arguments::parse("ticks")?, Duration::from_micros(arguments::parse("period-us")?)).await;
+    let Arguments { timers, ticks, period } = Arguments::read()?;
+    many(timers).await;
+    tick(ticks, period).await;
     let statistics = fogbow::statistics();
     println!("awake {:.3} s, asleep {:.3} s", statistics.awake.as_secs_f64(), statistics.asleep.as_secs_f64());
     println!(
@@ -101,22 +104,13 @@ async fn tick(ticks: u32, period: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use fogbow::arguments::{Argument, Group};
+    use super::Arguments;
     use fogbow::simulation::Simulation;
     use fogbow::time::Duration;
 
-    const ARGUMENTS: &[Group] = &[Group {
-        prefix: "",
-        arguments: &[
-            Argument { name: "timers", default: Some("0"), doc: "" },
-            Argument { name: "ticks", default: Some("2000"), doc: "" },
-            Argument { name: "period-us", default: Some("1000"), doc: "" },
-        ],
-    }];
-
     #[test]
     fn a_ticker_in_virtual_time_is_exact() {
-        let simulation = Simulation::new(1).with_arguments(ARGUMENTS, ["--ticks=10000"]);
+        let simulation = Simulation::new(1).with_arguments(&[Arguments::GROUP], ["--timers=0", "--ticks=10000"]);
         // Nobody is awake in virtual time until all timers are due, unless looking at the clock takes time.
         simulation.set_cost_of_reading(Duration::from_nanos(1));
         assert_eq!(simulation.block_on(super::start()), Ok(()));

@@ -6,34 +6,31 @@ use core::net::Ipv4Addr;
 use core::str::FromStr;
 
 use fogbow::StartError;
-use fogbow::arguments::{self, Argument, ArgumentError};
+use fogbow::arguments::{self, Argument, ArgumentError, YesNo};
 use fogbow::platform;
 use fogbow::time::Duration;
 
 /// The boot arguments of a direct stack; with several stacks in an image each has a prefix of its own.
 pub const ARGUMENTS: &[Argument] = &[
-    Argument { name: "ipv4", default: None, doc: "the stack's IPv4 address and prefix length, such as 10.0.0.2/24; needed" },
-    Argument {
-        name: "ipv4-probe",
-        default: Some("no"),
-        doc: "yes asks the network for 4 to 7 seconds whether another host has the address, and ends the image if one has",
-    },
-    Argument { name: "ipv4-gateway", default: None, doc: "the router to addresses outside of the own network, such as 10.0.0.1" },
-    Argument {
-        name: "tcp-buffer",
-        default: None,
-        doc: "bytes buffered per TCP connection and direction at most, 2048 to 1048576; grows from 4096 to the most when left out",
-    },
-    Argument {
-        name: "tcp-memory",
-        default: None,
-        doc: "bytes that TCP connections may use together, from 65536; half of the free memory when left out",
-    },
-    Argument {
-        name: "max-connections",
-        default: None,
-        doc: "TCP connections served at once at most; as many as memory allows when left out",
-    },
+    Argument::new::<Ipv4Cidr>("ipv4", "the stack's IPv4 address and prefix length, such as 10.0.0.2/24")
+        .valued("ADDRESS/LENGTH")
+        .required(),
+    Argument::new::<YesNo>(
+        "ipv4-probe",
+        "yes asks the network for 4 to 7 seconds whether another host has the address, and ends the image if one has",
+    )
+    .valued("YES|NO")
+    .default("no"),
+    Argument::new::<Ipv4Addr>("ipv4-gateway", "the router to addresses outside of the own network, such as 10.0.0.1").valued("ADDRESS"),
+    Argument::new::<usize>(
+        "tcp-buffer",
+        "bytes buffered per TCP connection and direction at most, 2048 to 1048576; grows from 4096 to the most when left out",
+    )
+    .valued("BYTES"),
+    Argument::new::<usize>("tcp-memory", "bytes that TCP connections may use together, from 65536; half of the free memory when left out")
+        .valued("BYTES"),
+    Argument::new::<usize>("max-connections", "TCP connections served at once at most; as many as memory allows when left out")
+        .valued("NUMBER"),
 ];
 
 /// The smallest and the largest buffer of a connection that can be asked for, in bytes. Less than 2048 cannot hold a segment of plain Ethernet; more
@@ -251,21 +248,6 @@ pub(super) fn is_host(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
 }
 
-/// The value of an argument that is `yes` or `no`.
-pub(super) struct YesNo(pub(super) bool);
-
-impl FromStr for YesNo {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        match text {
-            "yes" => Ok(Self(true)),
-            "no" => Ok(Self(false)),
-            _ => Err("write yes or no"),
-        }
-    }
-}
-
 /// The argument `name` as a number within `limits`.
 fn bounded(name: &str, limits: core::ops::RangeInclusive<usize>) -> Result<Option<usize>, ArgumentError> {
     match arguments::parse_optional::<usize>(name)? {
@@ -335,9 +317,8 @@ mod tests {
     #[test]
     fn mistakes_in_arguments_are_named() {
         for (words, part) in [
-            (["--a-ipv4=10.0.0.2/33", "--a-tcp-buffer=4096"], "--a-ipv4=10.0.0.2/33: write"),
             (["--a-ipv4=10.0.0.2/24", "--a-tcp-buffer=1"], "--a-tcp-buffer=1: must be between"),
-            (["--a-ipv4=10.0.0.2/24", "--a-ipv4-gateway=x"], "--a-ipv4-gateway=x"),
+            (["--a-ipv4=10.0.0.2/24", "--a-max-connections=0"], "--a-max-connections=0: must be between"),
         ] {
             let error = read(words).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -10,6 +10,7 @@ use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
+use fogbow::entropy::{self, Source};
 use fogbow::task::yield_now;
 use fogbow::time::{self, Sleep};
 use smoltcp::time::Instant;
@@ -44,7 +45,8 @@ fn is_needed(engine: &Rc<RefCell<Engine>>) -> bool {
 /// Takes a batch of frames in. Gives for how many they count.
 fn take_in<R: FrameReceiver, T: FrameTransmitter>(engine: &Rc<RefCell<Engine>>, receiver: &mut R, transmitter: &mut T) -> usize {
     let mut engine = engine.borrow_mut();
-    engine.now = flow::instant(time::now());
+    let now = time::now();
+    engine.now = flow::instant(now);
     let mut taken = 0;
     let mut take = |frame: &mut [u8], checksums| {
         engine.ingress(frame, checksums, transmitter);
@@ -54,6 +56,10 @@ fn take_in<R: FrameReceiver, T: FrameTransmitter>(engine: &Rc<RefCell<Engine>>, 
         && let Some(weight) = receiver.receive(&mut take)
     {
         taken += weight;
+    }
+    if taken > 0 {
+        // Frames that came together came at one moment, as far as can be told.
+        entropy::note(Source::Packet, now);
     }
     taken
 }

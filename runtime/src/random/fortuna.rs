@@ -4,8 +4,11 @@
 //! therefore begins at block 0, and the book's running counter has no part. Pools are hashed with the book's SHA_d-256(m) = SHA-256(SHA-256(0^512 ‖ m)),
 //! section 5.4.2. What was gathered at the start is hashed into the first key as the book's seed file is (9.6.2); everything later goes through the pools.
 
-use rand_chacha::ChaCha20Rng;
-use rand_core::{Rng, SeedableRng};
+use alloc::boxed::Box;
+
+use chacha20::cipher::{Block, KeyIvInit, StreamCipherCore};
+use chacha20::variants::Ietf;
+use chacha20::{ChaChaCore, R20};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
@@ -30,10 +33,14 @@ const MAX_REQUEST: usize = 1 << 20;
 
 type Key = [u8; 32];
 
+/// ChaCha20 block by block, the nonce zero and the counter from zero: no request comes near the end of RFC 8439's 32-bit counter.
+type ChaCha20 = ChaChaCore<R20, Ietf>;
+
 pub(super) struct Fortuna {
-    /// Keyed, and not drawn from yet. What it generates beyond a request lies here until the next key overwrites it.
-    stream: ChaCha20Rng,
-    pools: [Pool; POOLS],
+    /// Of the next request. All that is kept of the generator: what a request has generated is nowhere in it.
+    key: Key,
+    /// A slice rather than an array, whose erasure would be code for each pool.
+    pools: Box<[Pool]>,
     /// For each source the pool that its next event goes to.
     next_pool: [usize; Source::COUNT],
     reseeds: u64,
@@ -43,8 +50,8 @@ pub(super) struct Fortuna {
 impl Generate for Fortuna {
     fn new(seed: &Seed) -> Self {
         let mut first = Self {
-            stream: ChaCha20Rng::from_seed([0; 32]),
-            pools: core::array::from_fn(|_| Pool::new()),
+            key: Key::default(),
+            pools: (0..POOLS).map(|_| Pool::new()).collect(),
             next_pool: [0; Source::COUNT],
             reseeds: 0,
             last_reseed: None,
@@ -69,12 +76,7 @@ impl Generate for Fortuna {
             self.reseed();
             self.last_reseed = Some(now);
         }
-        for part in into.chunks_mut(MAX_REQUEST) {
-            let mut key = Key::default();
-            self.stream.fill_bytes(&mut key);
-            self.stream.fill_bytes(part);
-            self.rekey(&mut key);
-        }
+        into.chunks_mut(MAX_REQUEST).for_each(|part| self.generate(part));
     }
 }
 
@@ -93,17 +95,37 @@ impl Fortuna {
 
     fn rekey_with(&mut self, seed: &[u8]) {
         let mut hash = Pool::new();
-        let mut key = self.stream.get_seed();
-        hash.add(&key);
+        hash.add(&self.key);
         hash.add(seed);
-        key = hash.take();
-        self.rekey(&mut key);
+        let mut key = hash.take();
+        self.key = key;
+        key.zeroize();
     }
 
-    /// Begins anew under `key`, which is erased.
-    fn rekey(&mut self, key: &mut Key) {
-        self.stream = ChaCha20Rng::from_seed(*key);
-        key.zeroize();
+    /// Fills `part` from one key. The keystream's first half block replaces the key, the second begins the output, so that a draw of 32 bytes costs
+    /// one block.
+    fn generate(&mut self, part: &mut [u8]) {
+        // Erased when it is dropped.
+        let mut stream = ChaCha20::new((&self.key).into(), &Default::default());
+        let mut block = Block::<ChaCha20>::default();
+        stream.write_keystream_block(&mut block);
+        let (key, beginning) = block.split_at(size_of::<Key>());
+        self.key.copy_from_slice(key);
+        let (first, rest) = part.split_at_mut(part.len().min(beginning.len()));
+        first.copy_from_slice(&beginning[..first.len()]);
+        let (blocks, last) = Block::<ChaCha20>::slice_as_chunks_mut(rest);
+        stream.write_keystream_blocks(blocks);
+        if !last.is_empty() {
+            stream.write_keystream_block(&mut block);
+            last.copy_from_slice(&block[..last.len()]);
+        }
+        block.zeroize();
+    }
+}
+
+impl Drop for Fortuna {
+    fn drop(&mut self) {
+        self.key.zeroize();
     }
 }
 

@@ -30,3 +30,28 @@ fn draws_differ_and_fill_all_they_were_given() {
     let length = words.len();
     assert_eq!(words.into_iter().collect::<BTreeSet<_>>().len(), length);
 }
+
+#[cfg(not(feature = "insecure-prng"))]
+#[test]
+fn nothing_is_drawn_before_a_full_strength_source_has_given_a_seed() {
+    let simulation = Simulation::new(1);
+    simulation.set_entropy(false);
+    let simulation = Rc::new(simulation);
+    let machine = Rc::clone(&simulation);
+    simulation.block_on(async move {
+        let mut bytes = [7; 32];
+        assert_eq!(fill(&mut bytes), Err(EntropyError));
+        assert_eq!((bytes, next_u64()), ([7; 32], Err(EntropyError)));
+        assert!(time::timeout(Duration::from_secs(10), seeded()).await.is_err(), "it waits");
+        let waiting = crate::spawn(seeded());
+        time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        machine.set_entropy(true);
+        assert_ne!(waiting.await.next_u64(), 0);
+        // A seed is never lost.
+        machine.set_entropy(false);
+        time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(fill(&mut bytes), Ok(()));
+        assert_ne!(bytes, [7; 32]);
+    });
+}

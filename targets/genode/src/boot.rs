@@ -95,7 +95,7 @@ unsafe fn acquire(device: &DeclaredDevice, handle: u8) -> Result<Properties, Unu
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].
 pub fn end_after_panic(panic: &PanicInfo<'_>) -> ! {
-    fogbow_solo5::panic::report(panic, platform::write_console);
+    fogbow_solo5::panic::report(panic, &mut platform::write_console);
     platform::flush_console();
     library::exit(status::ABORT)
 }

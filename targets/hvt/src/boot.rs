@@ -7,7 +7,7 @@ use core::future::Future;
 use core::num::NonZeroU64;
 use core::panic::PanicInfo;
 
-use fogbow::console::ChunkWriter;
+use fogbow::console;
 use fogbow::heap::Heap;
 use fogbow::{Image, StartError, arguments, status};
 use fogbow_solo5::device::Devices;
@@ -54,8 +54,7 @@ where
     match unsafe { prepare(heap) } {
         Ok((platform, line)) => hypercall::halt(fogbow::run(Rc::new(platform), image, arguments::split(&line), start)),
         Err(error) => {
-            // The writer itself never fails.
-            let _ = fmt::write(&mut ChunkWriter::new(hypercall::puts), format_args!("{}: error: {error}\n", image.name));
+            console::write_to(&mut hypercall::puts, format_args!("{}: error: {error}\n", image.name));
             hypercall::halt(status::ABORT)
         }
     }
@@ -89,6 +88,6 @@ unsafe fn prepare(heap: &'static Heap) -> Result<(Hvt, String), BootError> {
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].
 pub fn end_after_panic(panic: &PanicInfo<'_>) -> ! {
-    fogbow_solo5::panic::report(panic, hypercall::puts);
+    fogbow_solo5::panic::report(panic, &mut hypercall::puts);
     hypercall::halt(status::ABORT)
 }

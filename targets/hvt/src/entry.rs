@@ -5,9 +5,8 @@
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::fmt::Write as _;
 
-use fogbow::console::ChunkWriter;
+use fogbow::console;
 use fogbow_x86::entry::{self, Prepared};
 use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::{Given, Layout};
@@ -44,8 +43,7 @@ static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
 /// Prints a fault and ends the image.
 extern "C" fn report(fault: &Fault) -> ! {
     let layout = boot().map(|boot| &boot.layout);
-    // The writer itself never fails.
-    let _ = writeln!(ChunkWriter::new(hypercall::puts), "{}", Report { fault, layout });
+    console::write_to(&mut hypercall::puts, format_args!("{}\n", Report { fault, layout }));
     hypercall::halt(fogbow::status::ABORT)
 }
 
@@ -107,8 +105,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
 }
 
 /// Ends an image that cannot start.
-fn fail(error: &dyn core::error::Error) -> ! {
-    // The writer itself never fails.
-    let _ = core::fmt::write(&mut ChunkWriter::new(hypercall::puts), format_args!("cannot start: {error}\n"));
+fn fail(error: &dyn core::fmt::Display) -> ! {
+    console::write_to(&mut hypercall::puts, format_args!("cannot start: {error}\n"));
     hypercall::halt(fogbow::status::ABORT)
 }

@@ -29,6 +29,8 @@ pub(crate) enum Hypercall {
     Halt = 8,
     /// Fogbow's own tender's, where its manifest offers it.
     BlockFlush = 64,
+    /// The same.
+    ConsoleOffer = 65,
 }
 
 /// What [`Hypercall::Puts`] takes (`struct hvt_hc_puts`).
@@ -36,6 +38,14 @@ pub(crate) enum Hypercall {
 pub(crate) struct Puts {
     pub(crate) data: *const u8,
     pub(crate) length: u64,
+}
+
+/// What [`Hypercall::ConsoleOffer`] takes and gives.
+#[repr(C)]
+struct ConsoleOffer {
+    data: *const u8,
+    length: u64,
+    taken: u64,
 }
 
 /// What [`Hypercall::Halt`] takes (`struct hvt_hc_halt`).
@@ -111,6 +121,14 @@ pub(crate) fn puts(bytes: &[u8]) {
     let mut argument = Puts { data: bytes.as_ptr(), length: bytes.len() as u64 };
     // SAFETY: the tender reads the bytes, which the caller lends until then.
     unsafe { call(Hypercall::Puts, &raw mut argument) };
+}
+
+/// Writes to the console as many bytes as it has room for, and gives how many those were. Only a tender that offers it has this call.
+pub(crate) fn console_offer(bytes: &[u8]) -> usize {
+    let mut argument = ConsoleOffer { data: bytes.as_ptr(), length: bytes.len() as u64, taken: 0 };
+    // SAFETY: the tender reads the bytes, which the caller lends until then, and writes nothing but the argument's own fields.
+    unsafe { call(Hypercall::ConsoleOffer, &raw mut argument) };
+    argument.taken as usize
 }
 
 /// Waits for a device to become ready, `timeout` nanoseconds at most; the set of devices that are, by their index in the manifest.

@@ -180,6 +180,18 @@ unsafe impl Platform for Hvt {
         hypercall::puts(bytes);
     }
 
+    fn console_is_terminal(&self) -> bool {
+        self.guest.devices.manifest().on_terminal()
+    }
+
+    fn offer_console(&self, bytes: &[u8]) -> usize {
+        if self.guest.devices.manifest().offers_console() {
+            return hypercall::console_offer(bytes).min(bytes.len());
+        }
+        hypercall::puts(bytes);
+        bytes.len()
+    }
+
     fn wait(&self, wait: Wait) {
         match wait {
             Wait::Poll => self.look(),

@@ -6,7 +6,7 @@ use core::fmt;
 use core::future::Future;
 use core::panic::PanicInfo;
 
-use fogbow::console::ChunkWriter;
+use fogbow::console::write_to;
 use fogbow::heap::Heap;
 use fogbow::{Image, StartError, arguments, status};
 use fogbow_solo5::device::Devices;
@@ -95,13 +95,12 @@ fn open_all(devices: &[DeclaredDevice], boot: &entry::Boot, clock: &platform::Cl
 }
 
 fn say(text: fmt::Arguments<'_>) {
-    // The writer itself never fails.
-    let _ = fmt::write(&mut ChunkWriter::new(console::write), text);
+    write_to(&mut console::write, text);
 }
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].
 pub fn end_after_panic(panic: &PanicInfo<'_>) -> ! {
     console::end_line();
-    fogbow_solo5::panic::report(panic, console::write);
+    fogbow_solo5::panic::report(panic, &mut console::write);
     power::end(status::ABORT)
 }

@@ -2,9 +2,8 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::fmt::Write as _;
 
-use fogbow::console::ChunkWriter;
+use fogbow::console::write_to;
 use fogbow_muen_interface::boot::{self, BootInfo, INFO_SIZE};
 use fogbow_muen_interface::sinfo::{self, Sinfo};
 use fogbow_x86::entry;
@@ -45,8 +44,7 @@ static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
 extern "C" fn report(fault: &Fault) -> ! {
     console::take_over();
     let layout = boot().map(|boot| &boot.layout);
-    // The writer itself never fails.
-    let _ = writeln!(ChunkWriter::new(console::write), "{}", Report { fault, layout });
+    write_to(&mut console::write, format_args!("{}\n", Report { fault, layout }));
     power::end(fogbow::status::ABORT)
 }
 
@@ -69,8 +67,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
         Ok(sinfo) => sinfo,
         Err(error) => {
             console::begin_anyhow();
-            // The writer itself never fails.
-            let _ = writeln!(ChunkWriter::new(console::write), "cannot start: {error}");
+            write_to(&mut console::write, format_args!("cannot start: {error}\n"));
             power::end(fogbow::status::ABORT)
         }
     };

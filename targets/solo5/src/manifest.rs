@@ -33,6 +33,11 @@ pub(crate) const EXTENSION: u8 = 1;
 const HEADERS_TAKEN: u8 = 1;
 const HEADERS_GIVEN: u8 = 2;
 
+/// The first byte of the reserved entry's padding: where an image carries it, it copes with a console that takes only a part of what it is given;
+/// where a tender of Fogbow's hands the other back, it offers such a console, which is a terminal when 1 follows. Solo5's tenders look at neither and hand back what the image carries.
+pub(crate) const CONSOLE_TAKEN: u8 = 1;
+const CONSOLE_GIVEN: u8 = 2;
+
 /// What kind of device: `enum mft_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
@@ -309,6 +314,8 @@ impl fmt::Display for Unusable {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
     devices: Vec<Device>,
+    offers_console: bool,
+    on_terminal: bool,
 }
 
 impl Manifest {
@@ -331,18 +338,35 @@ impl Manifest {
         }
         let entries = entries.get(..count as usize * size_of::<raw::Entry>()).ok_or(ManifestError::Truncated)?;
         let (entries, _) = entries.as_chunks::<{ size_of::<raw::Entry>() }>();
+        let console = entries.first().map_or([0; 2], |first| {
+            const PADDING: usize = core::mem::offset_of!(raw::Entry, padding);
+            [first[PADDING], first[PADDING + 1]]
+        });
+        let (offers_console, on_terminal) = (console[0] == CONSOLE_GIVEN, console == [CONSOLE_GIVEN, 1]);
         let mut devices = Vec::with_capacity(entries.len());
         // The first entry is reserved.
         for (handle, entry) in (1..).zip(entries.iter().skip(1)) {
             devices.push(read_entry(handle, entry)?);
         }
-        Ok(Self { devices })
+        Ok(Self { devices, offers_console, on_terminal })
     }
 
     /// The manifest of a target whose host says of each device what it is, and hands no manifest back.
     #[must_use]
     pub const fn from_devices(devices: Vec<Device>) -> Self {
-        Self { devices }
+        Self { devices, offers_console: false, on_terminal: false }
+    }
+
+    /// Whether the console takes a part of what it is given rather than let the image wait.
+    #[must_use]
+    pub const fn offers_console(&self) -> bool {
+        self.offers_console
+    }
+
+    /// Whether the console is a terminal, as far as the tender says.
+    #[must_use]
+    pub const fn on_terminal(&self) -> bool {
+        self.on_terminal
     }
 
     /// The devices in the order declared.

@@ -3,7 +3,7 @@
 //! Values of these types, placed into the sections that `image.ld` names, are the notes: their layout in memory is the layout in the file.
 //! [`guest!`](crate::guest) makes them; all of it is evaluated by the compiler. Source: `elf_abi.h` and `mft_abi.h` of Solo5 v0.12.1.
 
-use crate::manifest::{DeclaredDevice, MAX_ENTRIES, VERSION, raw};
+use crate::manifest::{CONSOLE_TAKEN, DeclaredDevice, MAX_ENTRIES, VERSION, raw};
 
 /// The targets of the Solo5 family: `enum abi_target` of `elf_abi.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,7 @@ impl<const ENTRIES: usize> ManifestNote<ENTRIES> {
         assert!(ENTRIES == devices.len() + 1, "a manifest has one entry more than devices");
         assert!(ENTRIES <= MAX_ENTRIES, "an image can have at most 63 devices");
         let mut entries = [raw::Entry::RESERVED_FIRST; ENTRIES];
+        entries[0].padding[0] = CONSOLE_TAKEN;
         let mut index = 0;
         while index < devices.len() {
             devices[index].check_against(devices, index);
@@ -177,6 +178,9 @@ mod tests {
         expected.extend(b"Solo5\0\0\0");
         expected.extend(words(&[0, 1, 3]));
         expected.extend(entry("", 1 << 30));
+        // Padding to Solo5: the image copes with a console that takes only a part of what it is given.
+        let reserved = expected.len() - 104;
+        expected[reserved + 97] = 1;
         expected.extend(entry("service", 2));
         expected.extend(entry("disk", 1));
         assert_eq!(bytes(&note), expected);

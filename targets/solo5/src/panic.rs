@@ -4,32 +4,30 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use fogbow::console::ChunkWriter;
-use fogbow::platform;
+use fogbow::console::{format_into, write_to};
+use fogbow::{logs, platform};
 
 /// Writes `panic at FILE:LINE:COLUMN: MESSAGE` and a line feed through `write`. When memory is exhausted, which comes here as a panic too, another line says
 /// so, with the size that was asked for and the state of the heap.
 ///
-/// Allocates nothing. A panic within the message itself ends it early.
-pub fn report(panic: &PanicInfo<'_>, write: impl FnMut(&[u8])) {
+/// Then the [last log messages](fogbow::logs::dump). Allocates nothing. A panic within the message itself ends it early.
+pub fn report(panic: &PanicInfo<'_>, write: &mut dyn FnMut(&[u8])) {
     static REPORTING: AtomicBool = AtomicBool::new(false);
-    let mut writer = ChunkWriter::new(write);
-    // The writer itself never fails.
-    let _ = if REPORTING.swap(true, Ordering::Relaxed) {
-        fmt::write(&mut writer, format_args!("\npanic within a panic's message\n"))
-    } else {
-        match panic.location() {
-            Some(location) => fmt::write(&mut writer, format_args!("panic at {location}: {}\n", panic.message())),
-            None => fmt::write(&mut writer, format_args!("panic: {}\n", panic.message())),
-        }
-        .and_then(|()| match platform::memory_if_running() {
-            Some(memory) if memory.refused > 0 && is_of_exhausted_memory(panic) => fmt::write(
-                &mut writer,
-                format_args!("out of memory: {} bytes did not fit beside {memory}: give the image more memory\n", memory.refused),
-            ),
-            _ => Ok(()),
-        })
-    };
+    if REPORTING.swap(true, Ordering::Relaxed) {
+        return write(b"\npanic within a panic's message\n");
+    }
+    match panic.location() {
+        Some(location) => write_to(write, format_args!("panic at {location}: {}\n", panic.message())),
+        None => write_to(write, format_args!("panic: {}\n", panic.message())),
+    }
+    match platform::memory_if_running() {
+        Some(memory) if memory.refused > 0 && is_of_exhausted_memory(panic) => write_to(
+            write,
+            format_args!("out of memory: {} bytes did not fit beside {memory}: give the image more memory\n", memory.refused),
+        ),
+        _ => {}
+    }
+    logs::dump(write);
 }
 
 /// Whether a panic is that of `alloc`'s handler of allocation errors, which a stable toolchain tells by its message alone.
@@ -38,23 +36,8 @@ fn is_of_exhausted_memory(panic: &PanicInfo<'_>) -> bool {
 }
 
 fn begins_so(text: fmt::Arguments<'_>) -> bool {
-    let mut expected = Expected(b"memory allocation of ");
-    fmt::write(&mut expected, text).is_err() && expected.0.is_empty()
-}
-
-/// Takes text as long as it is what is expected, and ends with an error. Bytes, since to slice a `str` brings Unicode's tables into every image.
-struct Expected(&'static [u8]);
-
-impl fmt::Write for Expected {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            match self.0.split_first() {
-                Some((expected, rest)) if *expected == byte => self.0 = rest,
-                _ => return Err(fmt::Error),
-            }
-        }
-        if self.0.is_empty() { Err(fmt::Error) } else { Ok(()) }
-    }
+    const EXPECTED: &[u8] = b"memory allocation of ";
+    format_into(&mut [0; EXPECTED.len()], text) == EXPECTED
 }
 
 #[cfg(test)]

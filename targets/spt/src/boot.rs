@@ -5,7 +5,7 @@ use core::fmt;
 use core::future::Future;
 use core::panic::PanicInfo;
 
-use fogbow::console::ChunkWriter;
+use fogbow::console;
 use fogbow::heap::Heap;
 use fogbow::{Image, StartError, arguments, status};
 use fogbow_solo5::device::Devices;
@@ -68,8 +68,7 @@ where
     match unsafe { prepare(&boot, heap) } {
         Ok((platform, line)) => system::exit(fogbow::run(Rc::new(platform), image, arguments::split(&line), start)),
         Err(error) => {
-            // The writer itself never fails.
-            let _ = fmt::write(&mut ChunkWriter::new(platform::write_console), format_args!("{}: error: {error}\n", image.name));
+            console::write_to(&mut platform::write_console, format_args!("{}: error: {error}\n", image.name));
             system::exit(status::ABORT)
         }
     }
@@ -95,6 +94,6 @@ unsafe fn prepare(boot: &BootInfo, heap: &'static Heap) -> Result<(Spt, alloc::s
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].
 pub fn end_after_panic(panic: &PanicInfo<'_>) -> ! {
-    fogbow_solo5::panic::report(panic, platform::write_console);
+    fogbow_solo5::panic::report(panic, &mut platform::write_console);
     system::exit(status::ABORT)
 }

@@ -229,6 +229,19 @@ unsafe impl Platform for Spt {
         write_console(bytes);
     }
 
+    fn console_is_terminal(&self) -> bool {
+        self.guest.devices.manifest().on_terminal()
+    }
+
+    fn offer_console(&self, bytes: &[u8]) -> usize {
+        match system::write(system::CONSOLE, bytes) {
+            Ok(taken) => taken,
+            Err(Error::AGAIN) => 0,
+            // Nobody takes them any more.
+            Err(_) => bytes.len(),
+        }
+    }
+
     fn wait(&self, wait: Wait) {
         match wait {
             Wait::Poll => {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use fogbow::arguments::{self, Argument, ArgumentError};
+use fogbow::arguments::{self, Argument, ArgumentError, YesNo};
 use fogbow::{StartError, arguments::parse};
 use fogbow_block::{BlockInfo, Durability};
 use fogbow_net::frame::virtio::Framing;
@@ -18,19 +18,25 @@ use crate::sockets::HostStack;
 
 /// Arguments of a stack of host sockets.
 pub const STACK_ARGUMENTS: &[Argument] =
-    &[Argument { name: "bind", default: Some("127.0.0.1"), doc: "the host's IPv4 address to listen on; 0.0.0.0 for all of them" }];
+    &[Argument::new::<Ipv4Addr>("bind", "the host's IPv4 address to listen on; 0.0.0.0 for all of them")
+        .valued("ADDRESS")
+        .default("127.0.0.1")];
 
 /// Arguments of a frame device: each is `--NAME-` and this, NAME being the device's.
 pub const NET_ARGUMENTS: &[Argument] = &[
-    Argument { name: "tap", default: None, doc: "the tap interface that is this network device: it must exist, be up, and be yours" },
-    Argument { name: "offload", default: Some("yes"), doc: "no has the stack cut and sum all that it sends itself, not the host" },
-    Argument { name: "pcap", default: None, doc: "the file in which all frames are recorded, for Wireshark" },
+    Argument::new::<String>("tap", "the tap interface that is this network device: it must exist, be up, and be yours")
+        .valued("INTERFACE")
+        .required(),
+    Argument::new::<YesNo>("offload", "no has the stack cut and sum all that it sends itself, not the host")
+        .valued("yes|no")
+        .default("yes"),
+    Argument::new::<String>("pcap", "the file in which all frames are recorded, for Wireshark").valued("PATH"),
 ];
 
 /// Arguments of a block device: each is `--NAME-` and this, NAME being the device's.
 pub const BLOCK_ARGUMENTS: &[Argument] = &[
-    Argument { name: "file", default: None, doc: "the file or raw device that is this block device" },
-    Argument { name: "sector-size", default: Some("512"), doc: "bytes in a sector of it: a power of two from 512 to 32768" },
+    Argument::new::<String>("file", "the file or raw device that is this block device").valued("PATH").required(),
+    Argument::new::<u16>("sector-size", "bytes in a sector of it: a power of two from 512 to 32768").valued("BYTES").default("512"),
 ];
 
 /// Why a device cannot be had.
@@ -80,13 +86,9 @@ pub fn stack() -> Result<HostStack, StartError> {
 /// [`DeviceError`].
 pub fn net(name: &str) -> Result<Net, DeviceError> {
     let tap = parse::<String>(&format!("{name}-tap")).map_err(DeviceError::Argument)?;
-    let frames = match parse::<String>(&format!("{name}-offload")).map_err(DeviceError::Argument)?.as_str() {
-        "yes" => Frames::Any,
-        "no" => Frames::Plain,
-        value => {
-            let (name, value, reason) = (format!("{name}-offload"), value.to_owned(), "write yes or no".to_owned());
-            return Err(DeviceError::Argument(ArgumentError::Invalid { name, value, reason }));
-        }
+    let frames = match parse::<YesNo>(&format!("{name}-offload")).map_err(DeviceError::Argument)? {
+        YesNo(true) => Frames::Any,
+        YesNo(false) => Frames::Plain,
     };
     let mut device = fogbow_tender::net::open(&NetSource::Tap(tap), frames).map_err(DeviceError::Net)?;
     if let Some(path) = arguments::parse_optional::<String>(&format!("{name}-pcap")).map_err(DeviceError::Argument)? {

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use fogbow::{Image, StartError, status};
+use fogbow::{Image, StartError, arguments, logs, status};
 
 mod block;
 mod device;
@@ -58,6 +58,7 @@ where
     std::panic::set_hook(Box::new(|info| {
         // When standard error is gone there is nobody left to tell.
         let _ = writeln!(std::io::stderr(), "{info}");
+        logs::dump(&mut |bytes| drop(std::io::stderr().write_all(bytes)));
         std::process::exit(status::ABORT.into());
     }));
     let platform = match platform::Unix::new() {
@@ -67,8 +68,9 @@ where
             return ExitCode::from(status::FAILURE);
         }
     };
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    ExitCode::from(fogbow::run(platform, image, Ok(words), start))
+    // One line, as an image gets it: what is quoted for an image is quoted for a program too.
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    ExitCode::from(fogbow::run(platform, image, arguments::split(&words.join(" ")), start))
 }
 
 /// Runs `future`, and the tasks that it spawns, until it ends: for programs of the host that share code with images.

@@ -1,6 +1,6 @@
 //! The process as a platform.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,12 +8,16 @@ use fogbow::Platform;
 use fogbow::entropy::{Collect, Occasion, Processor, REFRESH_BYTES, START_BYTES, Source};
 use fogbow::platform::{Memory, Wait};
 use fogbow::time::{Instant, WallTime};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::reactor::Reactor;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// What a pipe that has room at all takes without waiting (`PIPE_BUF` of Linux).
+const CONSOLE_ROOM: usize = 4096;
 
 /// A Linux process.
 pub(crate) struct Unix {
@@ -43,6 +47,23 @@ unsafe impl Platform for Unix {
         // When standard output is gone there is nobody left to tell.
         let mut output = io::stdout().lock();
         let _ = output.write_all(bytes).and_then(|()| output.flush());
+    }
+
+    fn console_is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    fn offer_console(&self, bytes: &[u8]) -> usize {
+        let mut output = [PollFd::from_borrowed_fd(rustix::stdio::stdout(), PollFlags::OUT)];
+        match poll(&mut output, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(0) => 0,
+            // What is closed or broken takes everything, and loses it.
+            _ => {
+                let taken = bytes.len().min(CONSOLE_ROOM);
+                self.write_console(&bytes[..taken]);
+                taken
+            }
+        }
     }
 
     fn wait(&self, wait: Wait) {

@@ -8,7 +8,7 @@ use core::future::Future;
 use core::panic::PanicInfo;
 
 use fogbow::arguments::ArgumentError;
-use fogbow::console::ChunkWriter;
+use fogbow::console;
 use fogbow::heap::Heap;
 use fogbow::{Image, StartError, arguments, log, status};
 use fogbow_solo5::layout::command_line;
@@ -70,8 +70,7 @@ where
             power::end(fogbow::run(Rc::new(machine), image, words, start))
         }
         Err(error) => {
-            // The writer itself never fails.
-            let _ = fmt::write(&mut ChunkWriter::new(serial::puts), format_args!("{}: error: {error}\n", image.name));
+            console::write_to(&mut serial::puts, format_args!("{}: error: {error}\n", image.name));
             power::end(error.status())
         }
     }
@@ -107,7 +106,7 @@ unsafe fn prepare(heap: &'static Heap, devices: &'static [DeclaredDevice]) -> Re
 
 /// Ends the image after a panic: a message on the console, and [`status::ABORT`].
 pub fn end_after_panic(panic: &PanicInfo<'_>) -> ! {
-    fogbow_solo5::panic::report(panic, |bytes| {
+    fogbow_solo5::panic::report(panic, &mut |bytes| {
         serial::puts(bytes);
         guest::guest().into_iter().for_each(|guest| guest.write_console(bytes));
     });

@@ -3,11 +3,10 @@
 use core::arch::naked_asm;
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
-use core::fmt::Write as _;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use fogbow::console::ChunkWriter;
+use fogbow::console;
 use fogbow_x86::entry::{self, Prepared};
 use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::{Given, HIGHEST, Layout};
@@ -57,8 +56,7 @@ static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
 /// Prints a fault and ends the image.
 extern "C" fn report(fault: &Fault) -> ! {
     let layout = boot().map(|boot| &boot.layout);
-    // The writer itself never fails.
-    let _ = writeln!(ChunkWriter::new(serial::puts), "{}", Report { fault, layout });
+    console::write_to(&mut serial::puts, format_args!("{}\n", Report { fault, layout }));
     power::end(fogbow::status::ABORT)
 }
 
@@ -140,8 +138,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
 }
 
 /// Ends an image that cannot start.
-fn fail(error: &dyn core::error::Error) -> ! {
-    // The writer itself never fails.
-    let _ = writeln!(ChunkWriter::new(serial::puts), "cannot start: {error}");
+fn fail(error: &dyn core::fmt::Display) -> ! {
+    console::write_to(&mut serial::puts, format_args!("cannot start: {error}\n"));
     power::end(fogbow::status::ABORT)
 }

@@ -78,6 +78,12 @@ unsafe impl Platform for Machine {
         self.guest.write_console(bytes);
     }
 
+    fn offer_console(&self, bytes: &[u8]) -> usize {
+        let taken = serial::offer(bytes);
+        self.guest.write_console(&bytes[..taken]);
+        taken
+    }
+
     fn wait(&self, wait: Wait) {
         match wait {
             Wait::Poll => {

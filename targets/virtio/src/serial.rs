@@ -34,16 +34,40 @@ pub(crate) fn set_up() {
     }
 }
 
+/// Bytes that an empty transmitter takes at once: its FIFO (PC16550D, section 8.3).
+const FIFO: usize = 16;
+
 /// Writes bytes, all of them, in order.
 pub(crate) fn puts(bytes: &[u8]) {
     for byte in bytes {
-        // SAFETY: the port is a serial port or nothing, neither of which changes memory.
-        unsafe {
-            let mut looks = LOOKS;
-            while read(SERIAL + LINE_STATUS) & TRANSMITTER_EMPTY == 0 && looks > 0 {
-                looks -= 1;
-            }
-            write(SERIAL + DATA, *byte);
+        let mut looks = LOOKS;
+        while !is_empty() && looks > 0 {
+            looks -= 1;
         }
+        put(*byte);
     }
+}
+
+/// Writes as many bytes as the port takes without waiting, and gives how many those were.
+pub(crate) fn offer(bytes: &[u8]) -> usize {
+    let mut taken = 0;
+    for piece in bytes.chunks(FIFO) {
+        if !is_empty() {
+            break;
+        }
+        piece.iter().copied().for_each(put);
+        taken += piece.len();
+    }
+    taken
+}
+
+/// Whether all that was written has left the FIFO.
+fn is_empty() -> bool {
+    // SAFETY: the port is a serial port or nothing, neither of which changes memory.
+    unsafe { read(SERIAL + LINE_STATUS) & TRANSMITTER_EMPTY != 0 }
+}
+
+fn put(byte: u8) {
+    // SAFETY: as in `is_empty`.
+    unsafe { write(SERIAL + DATA, byte) }
 }

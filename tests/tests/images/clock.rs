@@ -16,7 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// Five lines 40 ms apart: no earlier than that by the host's clock, and the date is the host's.
 fn sleeps_and_tells_the_time(place: Place) -> Result<()> {
     let start = Instant::now();
-    let ended = place.start("clock", &Run { arguments: &["--count=5", "--interval-ms=40"], ..Run::default() })?.ended()?;
+    let ended = place.start("clock", &Run { arguments: &["--count=5", "--interval=40ms"], ..Run::default() })?.ended()?;
     ensure!(ended.status == Some(0), "{ended:?}");
     ensure!(start.elapsed().as_millis() >= 160, "the image did not sleep: {:?}", start.elapsed());
     let today = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86400;

@@ -32,7 +32,7 @@ fn prints_its_line(place: Place) -> Result<()> {
 
 fn answers_help(place: Place) -> Result<()> {
     let ended = run(place, &Run { arguments: &["--help"], ..Run::default() })?;
-    ensure!(ended.status == Some(0) && ended.console.contains("--logs=VALUE"), "{ended:?}");
+    ensure!(ended.status == Some(0) && ended.console.contains("--logs=FILTER"), "{ended:?}");
     let ended = run(place, &Run { arguments: &["--version"], ..Run::default() })?;
     ensure!(ended.status == Some(0) && ended.console.starts_with("hello 0."), "{ended:?}");
     Ok(())

@@ -1,6 +1,7 @@
 //! Every example on every target, with real clients.
 #![forbid(unsafe_code)]
 
+mod args;
 mod block;
 mod clock;
 mod echo;
@@ -12,6 +13,7 @@ mod kv;
 mod muen;
 mod network;
 mod random;
+mod services;
 mod timers;
 mod user_network;
 mod virtio;
@@ -25,6 +27,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials = [
         hello::trials(),
+        args::trials(),
         clock::trials(),
         random::trials(),
         timers::trials(),
@@ -35,6 +38,7 @@ fn main() {
         faults::trials(),
         kv::trials(),
         network::trials(),
+        services::trials(),
         user_network::trials(),
         virtio::trials(),
         virtio_devices::trials(),

@@ -8,7 +8,8 @@ use std::path::Path;
 use crate::application::Application;
 use crate::files;
 use crate::manifest::Layer;
-use crate::resolve::{Implementation, Prng, Resolved};
+use crate::manifest::Prng;
+use crate::resolve::{Implementation, Resolved};
 use crate::workspace::{Library, Workspace};
 
 use super::Origin;
@@ -60,7 +61,7 @@ pub(super) fn seed_lock(workspace: &Workspace, directory: &Path) -> anyhow::Resu
 /// The libraries that generated code names, with the features it needs.
 fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
     let has = |implementation| resolved.devices.iter().any(|device| device.implementation == implementation);
-    let generator = match resolved.prng {
+    let generator = match resolved.manifest.prng {
         Prng::Fortuna => "",
         Prng::Insecure => ", features = [\"insecure-prng\"]",
     };

@@ -104,16 +104,19 @@ fn constant(application: &Application, group: &ArgumentGroup, resolved: &Resolve
         return Ok(String::new());
     }
     let mut text = format!("/// Arguments of {}.\nconst {}: &[Argument] = &[\n", group.owner, constant_name(group));
-    for Argument { name, default, doc, .. } in &group.arguments {
-        let default = match (default, group.path) {
-            (None, _) => "None".to_owned(),
+    for argument in &group.arguments {
+        let declaration = match (argument.default(), group.path) {
             (Some(source), "DIRECTORY") => {
-                let device = resolved.devices.iter().map(|device| &device.device).find(|device| device.source.as_ref() == Some(source));
-                format!("Some(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))", source_path(application, device, directory)?)
+                let device = resolved.devices.iter().map(|device| &device.device).find(|device| device.source.as_deref() == Some(source));
+                let path = source_path(application, device, directory)?;
+                let Argument { name, doc, .. } = argument;
+                format!(
+                    "Argument::new::<String>({name:?}, {doc:?}).valued(\"PATH\").default(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))"
+                )
             }
-            (Some(default), _) => format!("Some({default:?})"),
+            _ => argument.declaration(),
         };
-        let _ = writeln!(text, "    Argument {{ name: {name:?}, default: {default}, doc: {doc:?} }},");
+        let _ = writeln!(text, "    {declaration},");
     }
     text.push_str("];\n\n");
     Ok(text)

@@ -1,6 +1,7 @@
 use super::*;
 use crate::manifest::Manifest;
-use crate::resolve::{Prng, StackChoice, Target};
+use crate::manifest::Prng;
+use crate::resolve::{StackChoice, Target};
 
 const EVERYTHING: &str = r#"
 name = "app"
@@ -57,8 +58,10 @@ const IMAGE: Image = Image {
 };
 
 /// Arguments of the application.
-const APPLICATION: &[Argument] =
-    &[Argument { name: "greeting", default: Some("say \"hi\""), doc: "what to say" }, Argument { name: "to", default: None, doc: "whom" }];
+const APPLICATION: &[Argument] = &[
+    Argument::new::<::fogbow::arguments::generated::String>("greeting", "what to say").default("say \"hi\""),
+    Argument::new::<::fogbow::arguments::generated::String>("to", "whom"),
+];
 
 fogbow_hvt::image! { image: IMAGE, devices: [net "service", block "disk"], start: start }
 
@@ -86,11 +89,9 @@ async fn start() -> Result<(), StartError> {
 fn a_program_takes_the_hosts_sockets_and_directories() {
     let (_directory, _generated, main) = generate_app(EVERYTHING, Target::Unix, &[]);
     let expected = r#"/// Arguments of device 'pages'.
-const PAGES_DIRECTORY: &[Argument] = &[Argument {
-    name: "directory",
-    default: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../pages")),
-    doc: "the directory of the host that is this store",
-}];
+const PAGES_DIRECTORY: &[Argument] = &[Argument::new::<String>("directory", "the directory of the host that is this store")
+    .valued("PATH")
+    .default(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../pages"))];
 
 fogbow_unix::image! { image: IMAGE, devices: [block "disk"], start: start }
 
@@ -114,7 +115,8 @@ fn the_generator_is_a_feature_of_the_runtime() {
     assert!(!fs::read_to_string(&manifest).unwrap().contains("insecure"));
     let workspace = Workspace::find().unwrap();
     let application = Application::find(&workspace, generated.directory.ancestors().nth(3).unwrap().to_str().unwrap()).unwrap();
-    let resolved = Resolved::new(&application.manifest, Target::Spt, &[]).unwrap().with_prng(Prng::Insecure);
+    let insecure = Manifest { prng: Prng::Insecure, ..application.manifest.clone() };
+    let resolved = Resolved::new(&insecure, Target::Spt, &[]).unwrap();
     generate(&workspace, &application, &resolved).unwrap();
     let text = fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("default-features = false, features = [\"insecure-prng\"] }"), "{text}");

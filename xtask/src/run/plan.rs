@@ -202,7 +202,7 @@ impl Planner<'_> {
         served.filter_map(|argument| {
             let given = self.argument(&argument.name);
             let is_given = given.is_some();
-            let port = given.or_else(|| argument.default.clone())?.parse().ok()?;
+            let port = given.or_else(|| argument.default().map(str::to_owned))?.parse().ok()?;
             Some(Served { argument, port, is_given })
         })
     }

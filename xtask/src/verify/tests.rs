@@ -11,7 +11,7 @@ fn resolved(target: Target) -> Resolved {
 
 fn image() -> ImageWriter {
     let device = Device::new(Name::new("wire").unwrap(), DeviceKind::Net);
-    ImageWriter { manifest: Manifest::new(vec![device]).unwrap(), ..ImageWriter::new(elf::Target::Spt, 2) }
+    ImageWriter { manifest: Manifest::new(vec![device]).unwrap().taking_console(), ..ImageWriter::new(elf::Target::Spt, 2) }
 }
 
 fn tender_problem(file: &[u8], target: Target) -> String {

@@ -1,5 +1,7 @@
 //! Datagrams.
 
+use fogbow::entropy::{Source, noted};
+
 use super::*;
 
 #[test]
@@ -89,5 +91,21 @@ fn broadcasts_are_sent_and_received() {
             asking.send_to(b"anyone?", to.parse().unwrap()).await.unwrap();
             assert_eq!(socket.receive_from(&mut [0; 64]).await, Ok((7, SocketAddr::from((CLIENT, 68)))));
         }
+    });
+}
+
+#[test]
+fn the_moments_of_packets_reach_the_generator() {
+    simulate(1, async {
+        let (_switch, server, client) = network();
+        let receiver = server.bind(7).unwrap();
+        let sender = client.bind(0).unwrap();
+        settle().await;
+        let before = noted(Source::Packet);
+        sender.send_to(b"x", at(7)).await.unwrap();
+        receiver.receive_from(&mut [0; 8]).await.unwrap();
+        settle().await;
+        // An ARP request, its answer, and the datagram.
+        assert_eq!(noted(Source::Packet) - before, 3);
     });
 }

@@ -43,6 +43,8 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 const CR4_OSFXSR: u64 = 1 << 9;
 const CR4_OSXMMEXCPT: u64 = 1 << 10;
+/// The guest may find out by XGETBV which vector registers it has.
+pub(crate) const CR4_OSXSAVE: u64 = 1 << 18;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 /// Bit 1 of RFLAGS always reads as one.
@@ -55,6 +57,9 @@ const DATA_SELECTOR: u16 = 0x10;
 const CODE_DESCRIPTOR: u64 = 0x00af_9900_0000_ffff;
 /// Read-write and accessed.
 const DATA_DESCRIPTOR: u64 = 0x00cf_9300_0000_ffff;
+
+/// XCR0 with the registers of AVX (Intel SDM volume 1, section 13.3): x87, SSE, AVX.
+pub(crate) const XCR0_AVX: u64 = 0b111;
 
 /// Writes the descriptor table and the identity map of all of `memory` into its low pages.
 pub(crate) fn write_tables(memory: &mut GuestMemory) {

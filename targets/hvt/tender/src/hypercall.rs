@@ -27,6 +27,8 @@ const NET_READ: u16 = 7;
 const HALT: u16 = 8;
 /// Fogbow's own, offered in the manifest: makes what was written to a block device durable. Far from Solo5's numbers.
 const BLOCK_FLUSH: u16 = 64;
+/// Fogbow's own, offered in the manifest: as `PUTS`, but takes what the console has room for.
+const CONSOLE_OFFER: u16 = 65;
 
 /// `HVT_HALT_COOKIE_MAX`.
 const HALT_COOKIE_SIZE: u64 = 512;
@@ -100,6 +102,7 @@ impl<'a> Hypercalls<'a> {
             NET_READ => self.net_read(address).map(|()| Next::Resume),
             HALT => self.halt(address).map(Next::Halt),
             BLOCK_FLUSH => self.block_flush(address).map(|()| Next::Resume),
+            CONSOLE_OFFER => self.console_offer(address).map(|()| Next::Resume),
             _ => return Err(HypercallError::Unknown(number)),
         };
         outcome.map_err(|fault| match fault {
@@ -131,6 +134,18 @@ impl<'a> Hypercalls<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Data, len; how many bytes were taken.
+    fn console_offer(&self, address: u64) -> Result<(), Fault> {
+        let [data, length] = self.words(address)?;
+        let text = self.memory.source(data, length)?;
+        let taken = match text.write(self.console) {
+            Ok(written) => written,
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => 0,
+            Err(error) => return Err(HypercallError::Console(error).into()),
+        };
+        Ok(self.memory.store(address + 16, &(taken as u64).to_le_bytes())?)
     }
 
     /// `struct hvt_hc_poll`: timeout_nsecs; ready_set, ret.

@@ -26,12 +26,13 @@ mod worker;
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread::available_parallelism;
 
 use fogbow_tender::attach::{AttachError, Attached, attach};
+use fogbow_tender::console;
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
 use fogbow_tender::manifest::DeviceKind;
 use fogbow_tender::options::{self, CommandLine, ERROR_STATUS, Request};
@@ -102,8 +103,12 @@ fn run(command_line: &CommandLine) -> Result<Infallible, RunError> {
     let file = File::open(&command_line.image).map_err(|source| RunError::Open { image: name(), source })?;
     let image = Image::read(&file).map_err(in_image)?;
     image.require(ABI).map_err(in_image)?;
-    let manifest = image.manifest().map_err(in_image)?;
+    let manifest = image.manifest().map_err(in_image)?.on_terminal(io::stdout().is_terminal());
     let attached = attach(command_line, &manifest)?;
+    if manifest.takes_console() {
+        // What cannot be opened so is written to as it is.
+        let _ = console::open_without_waiting();
+    }
     for forward in attached.iter().flat_map(|device| &device.forwards) {
         eprintln!("fogbow-hvt-tender: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
     }

@@ -3,7 +3,7 @@
 //! It works with every KVM that Linux has: on VT-x, on SVM, and on software hypervisors that emulate ring 0. One processor, one memory
 //! region, no interrupt controller and no timer: a guest waits by a hypercall.
 
-use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region, kvm_xcrs};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuExit, VcpuFd, VmFd};
 use std::os::fd::{AsRawFd, RawFd};
 use vmm_sys_util::errno;
@@ -193,6 +193,13 @@ impl Machine {
         self.vm.register_ioevent(event, &IoEventAddress::Pio(KICK_PORT), NoDatamatch).map_err(failed("connect the network ring"))
     }
 
+    /// Lets the guest use AVX where the host has it. Solo5's own tender does not, and guests are told by CPUID: they do without.
+    fn offer_avx(&self) -> bool {
+        let mut registers = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        registers.xcrs[0].value = cpu::XCR0_AVX;
+        self.vcpu.set_xcrs(&registers).is_ok()
+    }
+
     /// Gives the machine its memory, filled in, and sets the processor up to start at `entry`.
     ///
     /// # Errors
@@ -208,7 +215,11 @@ impl Machine {
         // SAFETY: the region is the guest's own mapping, which the result keeps borrowed, and which nothing in this process takes for
         // ordinary memory while it is shared.
         unsafe { self.vm.set_user_memory_region(region) }.map_err(failed("give the guest its memory"))?;
-        self.vcpu.set_sregs(&cpu::system_registers()).map_err(failed("set the system registers"))?;
+        let mut registers = cpu::system_registers();
+        if self.offer_avx() {
+            registers.cr4 |= cpu::CR4_OSXSAVE;
+        }
+        self.vcpu.set_sregs(&registers).map_err(failed("set the system registers"))?;
         self.vcpu.set_regs(&cpu::general_registers(entry, memory.end())).map_err(failed("set the general registers"))?;
         Ok(Guest { _vm: self.vm, vcpu: self.vcpu, memory })
     }

@@ -53,6 +53,15 @@ fn frames_have_headers_only_where_the_tender_says_so() {
 }
 
 #[test]
+fn a_console_is_offered_where_the_tender_says_so() {
+    let offers = |value: u8| changed(8 + 97, &[value]).unwrap().offers_console();
+    // Solo5's tenders hand back what the image carries, which is 1.
+    assert_eq!([offers(0), offers(1), offers(2)], [false, false, true]);
+    let is_terminal = |values: [u8; 2]| changed(8 + 97, &values).unwrap().on_terminal();
+    assert_eq!([is_terminal([2, 1]), is_terminal([2, 0]), is_terminal([1, 1])], [true, false, false]);
+}
+
+#[test]
 fn a_broken_manifest_is_refused() {
     assert_eq!(changed(0, &[2]), Err(ManifestError::Version(2)));
     assert_eq!(changed(4, &[0]), Err(ManifestError::Count(0)));

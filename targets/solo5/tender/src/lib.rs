@@ -20,6 +20,7 @@
 pub mod attach;
 pub mod block;
 pub mod boot;
+pub mod console;
 pub mod elf;
 pub mod fault;
 pub mod manifest;

@@ -44,6 +44,11 @@ const HEADERS_TAKEN: u8 = 1;
 /// Each frame has such a header, in both directions.
 const HEADERS_GIVEN: u8 = 2;
 
+/// Padding too, of the reserved entry: an image that carries the one copes with a console that takes only a part of what it is given; it is handed the
+/// other back, and 1 behind it when the console is a terminal.
+const CONSOLE_TAKEN: u8 = 1;
+const CONSOLE_GIVEN: u8 = 2;
+
 /// What our tenders take from a guest beyond Solo5's one sector at a time, as powers of two: a transfer of at most so many bytes, if as many fit
 /// between its offset and the end of the device. Two sizes, because a system call filter can compare but not add.
 pub const TRANSFER_SIZES: [u8; 2] = [16, 20];
@@ -175,6 +180,8 @@ pub struct Attachment {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
     devices: Vec<Device>,
+    takes_console: bool,
+    on_terminal: bool,
 }
 
 /// Why bytes are not a manifest.
@@ -230,7 +237,7 @@ impl Manifest {
         let repeated = devices.iter().enumerate().find(|(index, device)| devices[..*index].iter().any(|other| is_same(device, other)));
         match repeated {
             Some((_, device)) => Err(ManifestError::Duplicate(device.clone())),
-            None => Ok(Self { devices }),
+            None => Ok(Self { devices, ..Self::default() }),
         }
     }
 
@@ -261,25 +268,45 @@ impl Manifest {
             return Err(ManifestError::Size { found: bytes.len(), expected });
         }
         let mut entries = bytes[HEADER_SIZE..].chunks_exact(ENTRY_SIZE).enumerate();
-        match entries.next() {
-            Some((_, first)) if read_u32(first, field::TYPE) == Some(TYPE_RESERVED_FIRST) && first[0] == 0 => {}
+        let takes_console = match entries.next() {
+            Some((_, first)) if read_u32(first, field::TYPE) == Some(TYPE_RESERVED_FIRST) && first[0] == 0 => {
+                first[field::EXTENSION] == CONSOLE_TAKEN
+            }
             _ => return Err(ManifestError::ReservedFirst),
-        }
+        };
         let devices = entries.map(|(index, entry)| parse_entry(index, entry)).collect::<Result<_, _>>()?;
-        Self::new(devices)
+        Ok(Self { takes_console, ..Self::new(devices)? })
     }
 
     /// The `struct mft` that an image carries: nothing attached. `Manifest::parse` of it gives this manifest back.
     #[must_use]
     pub fn emit(&self) -> Vec<u8> {
-        self.emit_entries(&[])
+        self.emit_entries(&[], CONSOLE_TAKEN)
     }
 
     /// The `struct mft` that a guest is given: `attachments` in the order of [`devices`](Self::devices). Devices beyond its end are
     /// marked as not attached.
     #[must_use]
     pub fn emit_attached(&self, attachments: &[Attachment]) -> Vec<u8> {
-        self.emit_entries(attachments)
+        self.emit_entries(attachments, CONSOLE_GIVEN)
+    }
+
+    /// Whether the image copes with a console that takes only a part of what it is given.
+    #[must_use]
+    pub fn takes_console(&self) -> bool {
+        self.takes_console
+    }
+
+    /// The same for an image that does.
+    #[must_use]
+    pub fn taking_console(self) -> Self {
+        Self { takes_console: true, ..self }
+    }
+
+    /// The same for a guest whose console is a terminal, or is not.
+    #[must_use]
+    pub fn on_terminal(self, on_terminal: bool) -> Self {
+        Self { on_terminal, ..self }
     }
 
     /// The devices, in the order declared. The device at index `i` has handle `i + 1`.
@@ -294,7 +321,7 @@ impl Manifest {
         self.devices.iter().position(|device| device.kind == kind && device.name.as_str() == name)
     }
 
-    fn emit_entries(&self, attachments: &[Attachment]) -> Vec<u8> {
+    fn emit_entries(&self, attachments: &[Attachment], console: u8) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_SIZE + (1 + self.devices.len()) * ENTRY_SIZE];
         write(&mut bytes, 0, &VERSION.to_le_bytes());
         // At most MAX_ENTRIES, by construction.
@@ -302,6 +329,10 @@ impl Manifest {
         let mut entries = bytes[HEADER_SIZE..].chunks_exact_mut(ENTRY_SIZE);
         if let Some(first) = entries.next() {
             write(first, field::TYPE, &TYPE_RESERVED_FIRST.to_le_bytes());
+            if self.takes_console {
+                let is_terminal = console == CONSOLE_GIVEN && self.on_terminal;
+                write(first, field::EXTENSION, &[console, is_terminal.into()]);
+            }
         }
         for (index, (entry, device)) in entries.zip(&self.devices).enumerate() {
             write(entry, 0, device.name.as_str().as_bytes());

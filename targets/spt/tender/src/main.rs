@@ -28,11 +28,12 @@
 use core::convert::Infallible;
 use core::ffi::{c_char, c_int};
 use std::fs::File;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use fogbow_tender::attach::{self, AttachError};
 use fogbow_tender::boot::BootError;
+use fogbow_tender::console;
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
 use fogbow_tender::fault;
 use fogbow_tender::options::{self, CommandLine, Request};
@@ -111,8 +112,12 @@ fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> 
     let file = File::open(path).map_err(|source| TenderError::Open { image: path.to_owned(), source })?;
     let image = Image::read(&file).map_err(image_error)?;
     image.require(Abi { target: Target::Spt, version: ABI_VERSION }).map_err(image_error)?;
-    let manifest = image.manifest().map_err(image_error)?;
+    let manifest = image.manifest().map_err(image_error)?.on_terminal(io::stdout().is_terminal());
     let devices = attach::attach(command_line, &manifest)?;
+    if manifest.takes_console() {
+        // What cannot be opened so is written to as it is.
+        let _ = console::open_without_waiting();
+    }
     for forward in devices.iter().flat_map(|device| &device.forwards) {
         eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
     }

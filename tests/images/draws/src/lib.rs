@@ -6,7 +6,9 @@ extern crate alloc;
 
 use alloc::vec;
 
-use fogbow::{StartError, arguments, console, println, random, time};
+use fogbow::{StartError, console, print, println, random, time};
+
+fogbow::arguments!();
 
 /// Bytes of a large draw.
 const LARGE: usize = 1 << 20;
@@ -17,12 +19,16 @@ const LARGE_DRAWS: u32 = 64;
 const CLOCK_READINGS: u32 = 100_000;
 const ROUNDS: u32 = 8;
 
-/// Prints nanoseconds for a draw of 32 bytes, gigabytes per second of large ones, and nanoseconds for a reading of the clock; or streams.
+/// Prints nanoseconds for a draw of 32 bytes, gigabytes per second of large ones, and nanoseconds for a reading of the clock; or does what an argument
+/// says.
 ///
 /// # Errors
-/// When there is no entropy, or the argument is no number.
+/// When there is no entropy.
 pub async fn start() -> Result<(), StartError> {
-    let stream: u32 = arguments::parse("stream")?;
+    let Arguments { stream, forget, remember } = Arguments::read()?;
+    if forget || remember {
+        return draw_and_wait(remember).await;
+    }
     let mut large = vec![0; LARGE];
     let fill = |bytes: &mut [u8]| random::fill(bytes).map_err(|error| StartError::new("random", error));
     fill(&mut large)?;
@@ -42,6 +48,26 @@ pub async fn start() -> Result<(), StartError> {
     })?;
     println!("small {small:.1}\nlarge {:.3}\nclock {clock:.1}", LARGE as f64 / large);
     Ok(())
+}
+
+/// Draws, says what in a form that is not the draw itself, and waits, so that somebody can look for it in the image's memory.
+async fn draw_and_wait(remember: bool) -> Result<(), StartError> {
+    let mut bytes = vec![0; 300];
+    for length in [32, 100, 300] {
+        for _ in 0..20 {
+            let drawn = &mut bytes[..length];
+            random::fill(drawn).map_err(|error| StartError::new("random", error))?;
+            print!("drew ");
+            drawn.iter().for_each(|byte| print!("{:02x}", !byte));
+            print!("\n");
+            if !remember {
+                drawn.fill(0);
+                core::hint::black_box(drawn);
+            }
+        }
+    }
+    println!("waiting");
+    core::future::pending().await
 }
 
 /// Nanoseconds that `work` takes, in the quickest round.

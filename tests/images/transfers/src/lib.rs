@@ -6,15 +6,17 @@ extern crate alloc;
 
 use alloc::vec;
 
-use fogbow::{StartError, arguments, time};
+use fogbow::{StartError, time};
 use fogbow_block::{Block, BlockInfo};
+
+fogbow::arguments!();
 
 /// Prints `read NANOSECONDS` and `write NANOSECONDS`, of requests of `--size` bytes.
 ///
 /// # Errors
-/// When an argument is wrong, or the device fails.
+/// When the device fails.
 pub async fn start(disk: impl Block) -> Result<(), StartError> {
-    let size: usize = arguments::parse("size")?;
+    let size = Arguments::read()?.size as usize;
     let BlockInfo { sector_size, sectors, .. } = disk.info();
     let mut buffer = vec![0x5a; size];
     let step = (size / sector_size).max(1);

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`, `random`, `timers`, `dieharder`, `stores`; all of
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`, `random`, `timers`, `logs`, `dieharder`, `stores`; all of
 //! them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
 //! machines drift; figures are medians.
 #![forbid(unsafe_code)]
@@ -33,6 +33,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("memory", memory::rows),
     ("random", services::random),
     ("timers", services::timers),
+    ("logs", services::logs),
     ("dieharder", services::dieharder),
     #[cfg(feature = "stores")]
     ("stores", stores::rows),

@@ -49,6 +49,28 @@ pub(crate) fn timers(_: &Options) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// What a log message costs, in storms that the console does not keep up with.
+pub(crate) fn logs(_: &Options) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for place in PLACES {
+        let console = console(place, "tests/images/logs", &[])?;
+        for (name, what) in [
+            ("filtered ", "a log message that no filter lets pass, ns"),
+            ("kept ", "a log message kept for a panic, ns"),
+            ("printed ", "a log message on its way to the console, ns"),
+            ("round ", "other tasks' turn in a storm of log messages, us"),
+        ] {
+            rows.push(Row {
+                what: format!("{}: {what}", place.name()),
+                ours: number_after(&console, &format!("\n{name}"))?,
+                reference: None,
+                promise: None,
+            });
+        }
+    }
+    Ok(rows)
+}
+
 /// Tests of dieharder that together take more than 1 GiB: by number and name.
 const DIEHARDER: [(u32, &str); 8] = [
     (0, "birthdays"),

@@ -69,6 +69,23 @@ fn the_wall_clock_is_the_hosts() {
 }
 
 #[test]
+fn a_console_takes_what_it_has_room_for() {
+    let mut fixture = Fixture::new();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+    fixture.console = writer.into();
+    let (mut taken, piece) = (0, 0x1000);
+    loop {
+        fixture.call(CONSOLE_OFFER, &[DATA, piece, u64::MAX]).unwrap();
+        match fixture.field(2) {
+            0 => break,
+            more => taken += more,
+        }
+    }
+    let mut all = vec![0; taken as usize + 1];
+    assert_eq!(File::from(reader).read(&mut all).unwrap() as u64, taken);
+}
+
+#[test]
 fn text_reaches_the_console() {
     let mut fixture = Fixture::new();
     fixture.memory.store(DATA, b"hello\n").unwrap();

@@ -49,6 +49,17 @@ fn attached_devices_are_laid_out_as_the_abi_says() {
 }
 
 #[test]
+fn a_console_is_offered_to_who_can_take_it() {
+    let place = entry_field(0, 97);
+    let taking = two_devices().taking_console();
+    assert_eq!((taking.emit()[place], taking.emit_attached(&[])[place]), (1, 2));
+    assert_eq!(Manifest::parse(&taking.emit()), Ok(taking));
+    let on_terminal = two_devices().taking_console().on_terminal(true);
+    assert_eq!((&on_terminal.emit()[place..place + 2], &on_terminal.emit_attached(&[])[place..place + 2]), (&[1, 0][..], &[2, 1][..]));
+    assert_eq!((two_devices().emit()[place], two_devices().emit_attached(&[])[place]), (0, 0));
+}
+
+#[test]
 fn devices_beyond_the_attachments_are_not_attached() {
     let attachment = Attachment { properties: Properties::Net { mac: [2; 6], mtu: 1500, headed: false }, descriptor: 3 };
     let bytes = two_devices().emit_attached(&[attachment]);

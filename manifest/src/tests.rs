@@ -15,7 +15,8 @@ source = "htdocs"
 
 [[arg]]
 name = "port"
-default = "80"
+type = "u16"
+default = 80
 doc = "TCP port to serve"
 http = true
 "#;
@@ -36,7 +37,9 @@ fn a_whole_file_is_read() {
     assert_eq!(manifest.devices[1].source.as_deref(), Some("htdocs"));
     let port = Argument {
         name: "port".into(),
-        default: Some("80".into()),
+        value: Type::U16,
+        presence: Presence::Default("80".into()),
+        stage: Stage::Boot,
         doc: "TCP port to serve".into(),
         serves: Serves { tcp: true, udp: false, http: true },
     };
@@ -53,30 +56,66 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
     let text = HTTP.replace("source =", "sorce =");
     assert_eq!(
         problem(&text),
-        (11, "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, source, layers, store)".into())
+        (
+            11,
+            "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, group, source, layers, store)".into()
+        )
     );
     let text = HTTP.replace("source = \"htdocs\"", "");
     assert_eq!(problem(&text), (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds".into()));
     let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
-    assert_eq!(problem(&text), (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, source, layers, store)".into()));
+    assert_eq!(
+        problem(&text),
+        (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, group, source, layers, store)".into())
+    );
     let text = HTTP.replace("doc =", "dok =");
     assert_eq!(
         problem(&text),
-        (16, "argument 'port': unknown field \"dok\": did you mean \"doc\"? (allowed: name, default, doc, tcp, udp, http)".into())
+        (17, "argument 'port': unknown field \"dok\": did you mean \"doc\"? (allowed: name, type, default, required, repeated, group, stage, doc, tcp, udp, http)".into())
     );
     let text = HTTP.replace("[[device]]", "[[devices]]");
-    assert_eq!(problem(&text), (4, "unknown field \"devices\": did you mean \"device\"? (allowed: name, optimize, device, arg)".into()));
+    assert_eq!(
+        problem(&text),
+        (4, "unknown field \"devices\": did you mean \"device\"? (allowed: name, optimize, prng, device, arg)".into())
+    );
 }
 
 #[test]
 fn wrong_values_are_explained() {
     for (from, to, line, message) in [
-        ("name = \"http\"", "title = 'x'", 2, "unknown field \"title\": allowed: name, optimize, device, arg"),
+        ("name = \"http\"", "title = 'x'", 2, "unknown field \"title\": allowed: name, optimize, prng, device, arg"),
+        (
+            "name = \"http\"",
+            "name = \"http\"\nprng = \"fortune\"",
+            3,
+            "unknown generator \"fortune\": did you mean \"fortuna\"? (allowed: fortuna, insecure)",
+        ),
         ("name = \"http\"", "", 1, "field \"name\" is missing: the application's name"),
         ("name = \"http\"", "name = \"My App\"", 2, "name \"My App\": write lower-case letters, digits and dashes, a letter first"),
-        ("\"80\"", "80", 15, "default is a number, and text is wanted: write default = \"80\""),
-        ("\"80\"", "\"http\"", 15, "argument 'port': default \"http\" is no port: write a number from 1 to 65535"),
-        ("= true", "= \"yes\"", 17, "http is a value of type string, and true or false is wanted: write http = true"),
+        ("= 80", "= \"http\"", 16, "argument 'port': default \"http\" is no u16"),
+        ("= 80", "= 0", 13, "argument 'port': default \"0\" is no port: write a number from 1 to 65535"),
+        (
+            "= 80",
+            "= [80]",
+            16,
+            "default is a value of type array, and text, a decimal number, true or false is wanted: write default = \"...\"",
+        ),
+        (
+            "\"u16\"",
+            "\"u15\"",
+            15,
+            "argument 'port': unknown type \"u15\": did you mean \"u16\"? (allowed: string, bool, u16, u32, u64, i64, f64, duration, ipv4, ip, socket)",
+        ),
+        ("doc =", "required = true\ndoc =", 13, "argument 'port': default, required and repeated exclude each other: keep one"),
+        ("default = 80", "stage = \"build\"", 13, "argument 'port': an argument of the stage build has a default: add one"),
+        ("name = \"port\"", "name = \"self\"", 13, "argument 'self': it cannot name a field in Rust: choose another"),
+        (
+            "name = \"htdocs\"",
+            "name = \"htdocs\"\ngroup = \"public\"",
+            8,
+            "device 'htdocs': a kv_ro device has no group: leave it out (stacks have one)",
+        ),
+        ("= true", "= \"yes\"", 18, "http is a value of type string, and true or false is wanted: write http = true"),
         ("name = \"port\"", "name = \"logs\"", 14, "argument 'logs': every image has --logs already: choose another name"),
         ("name = \"service\"", "name = \"fire-wall\"", 6, "device name \"fire-wall\": write lower-case letters and digits, a letter first"),
         ("name = \"service\"", "name = \"type\"", 6, "device name \"type\": it is a word of the Rust language: choose another"),
@@ -122,8 +161,8 @@ fn names_are_as_long_as_a_manifest_allows() {
 fn there_are_at_most_as_many_devices_as_a_manifest_holds() {
     let file =
         |count| (0..count).fold("name = \"a\"\n".to_owned(), |text, n| text + &format!("[[device]]\nkind = \"net\"\nname = \"n{n}\"\n"));
-    assert!(Manifest::parse(&file(63)).is_ok());
-    assert!(problem(&file(64)).1.starts_with("more than 63 devices"));
+    assert!(Manifest::parse(&file(MAX_DEVICES)).is_ok());
+    assert!(problem(&file(MAX_DEVICES + 1)).1.starts_with("more than 63 devices"));
 }
 
 proptest! {
@@ -152,4 +191,32 @@ fn a_log_store_may_have_layers_and_no_source() {
         let found = Manifest::parse(&text.replace(from, to)).unwrap_err().message;
         assert!(found.starts_with(message), "{found}");
     }
+}
+
+#[test]
+fn an_argument_is_declared_to_the_runtime() {
+    let declared = |fields: &str| {
+        let manifest = Manifest::parse(&format!("name = 'x'\narg = [{{ name = 'a', doc = 'd', {fields} }}]")).unwrap();
+        manifest.arguments[0].declaration()
+    };
+    let text = "Argument::new::<::fogbow::arguments::generated::String>";
+    assert_eq!(declared(""), format!("{text}(\"a\", \"d\")"));
+    assert_eq!(declared("required = true, group = 'public'"), format!("{text}(\"public-a\", \"d\").required()"));
+    assert_eq!(declared("default = 'x\"', stage = 'build'"), format!("{text}(\"a\", \"d\").fixed(\"x\\\"\")"));
+    assert_eq!(declared("type = 'bool'"), "Argument::new::<bool>(\"a\", \"d\").flag().default(\"false\")");
+    assert_eq!(
+        declared("type = 'duration', repeated = true"),
+        "Argument::new::<::fogbow::arguments::Span>(\"a\", \"d\").valued(\"DURATION\").repeated()"
+    );
+}
+
+#[test]
+fn values_are_fixed_for_the_stage_build_alone() {
+    let text = "name = 'x'\narg = [{ name = 'size', type = 'u16', default = 1, stage = 'build' }, { name = 'port', default = '1' }]";
+    let mut manifest = Manifest::parse(text).unwrap();
+    let mut set = |name: &str, value: &str| manifest.set(&[(name.to_owned(), value.to_owned())]).map_err(|error| error.to_string());
+    assert_eq!(set("size", "7"), Ok(()));
+    assert_eq!(set("size", "x"), Err("--set size=x: 'x' is no u16".to_owned()));
+    assert_eq!(set("port", "2"), Err("--set port=...: no argument of the stage build is called 'port': allowed: size".to_owned()));
+    assert_eq!(manifest.arguments[0].default(), Some("7"));
 }

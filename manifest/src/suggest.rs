@@ -1,14 +1,16 @@
 //! "Did you mean ...?"
 
 /// The candidate nearest to `word`, when one is near enough to be what was meant.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
     let distances = candidates.into_iter().map(|candidate| (strsim::osa_distance(word, candidate), candidate));
     distances.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
 /// The end of an error message about an unknown `word`: what was probably meant, else what is allowed.
-pub(crate) fn hint(word: &str, allowed: &[&str]) -> String {
+#[must_use]
+pub fn hint(word: &str, allowed: &[&str]) -> String {
     match nearest(word, allowed.iter().copied()) {
         Some(meant) => format!("did you mean \"{meant}\"? (allowed: {})", allowed.join(", ")),
         None => format!("allowed: {}", allowed.join(", ")),

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Argument, Device, Problem};
-use crate::suggest;
+use super::{Argument, Device, Problem, suggest};
 
 /// What is left of a table.
 #[derive(Debug)]
@@ -94,6 +93,19 @@ impl<'t> Table<'t> {
         }
     }
 
+    /// A text, a number or a truth value, as text.
+    pub(super) fn scalar(&mut self, field: &'static str) -> Result<Option<Located<String>>, Problem> {
+        let Some((value, line)) = self.take(field) else { return Ok(None) };
+        let value = match value {
+            DeValue::String(value) => value.into_owned(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Float(number) => number.as_str().to_owned(),
+            DeValue::Boolean(value) => value.to_string(),
+            other => return Err(wrong_type(field, &other, "text, a decimal number, true or false", "\"...\"", line)),
+        };
+        Ok(Some(Located { value, line }))
+    }
+
     /// The tables of an array such as `[[device]]`.
     pub(super) fn tables(&mut self, field: &'static str) -> Result<Vec<Table<'t>>, Problem> {
         let Some((value, line)) = self.take(field) else { return Ok(Vec::new()) };
@@ -132,9 +144,9 @@ impl<'t> Table<'t> {
 
     fn allowed(&self) -> &'static [&'static str] {
         match self.header {
-            None => &["name", "optimize", "device", "arg"],
+            None => &["name", "optimize", "prng", "device", "arg"],
             Some("device") => &Device::FIELDS,
-            Some(_) => &Argument::FIELDS,
+            Some(_) => Argument::FIELDS,
         }
     }
 

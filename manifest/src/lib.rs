@@ -3,10 +3,12 @@
 //! ```toml
 //! name = "http"                 # lower-case letters, digits and dashes
 //! optimize = "speed"            # or "size", for an image as small as can be; "speed" when left out
+//! prng = "fortuna"              # or "insecure", small and fast for an image that keeps no secrets; --prng decides otherwise
 //!
 //! [[device]]                    # in the order of the parameters of `start`
 //! kind = "stack"                # stack, net, block, kv_ro, kv_rw
 //! name = "service"              # lower-case letters and digits
+//! group = "public"              # stack only: its arguments begin so, as in --public-ipv4; see below
 //!
 //! [[device]]
 //! kind = "kv_ro"
@@ -23,132 +25,205 @@
 //! name = "store"
 //! store = "log"                 # kv_rw only: on a block device of the host, crash-safe; left out: in memory, or source's directory on unix
 //!
-//! [[arg]]                       # read with fogbow::arguments
+//! [[arg]]                       # a field of the struct that fogbow::arguments!() makes
 //! name = "port"
-//! default = "80"                # left out: the argument may be left out, and then has no value
+//! type = "u16"                  # string when left out; see `Type` for all of them
+//! default = 80                  # left out: an Option, or false for a bool
 //! doc = "TCP port to serve"
 //! http = true                   # the value is a port that serves HTTP; also tcp = true, udp = true
+//!
+//! [[arg]]
+//! name = "peer"
+//! type = "socket"
+//! repeated = true               # a Vec: given any number of times; required = true: must be given
+//! group = "public"              # the argument is --public-peer, the field public_peer
+//!
+//! [[arg]]
+//! name = "greeting"
+//! default = "hello"
+//! stage = "build"               # fixed by `cargo xtask build --set greeting=...`, else by the default; "boot" when left out
 //! ```
+//!
+//! A stack without a group has arguments without a prefix where it is the only one of an image, and is the group of its own name otherwise.
 //!
 //! What an argument serves is only for `cargo xtask run`, which makes that port reachable from the host and says where it is.
 //!
 //! Strict: an unknown field, a missing one or a wrong value is an error that names the file, the line, the field and what is allowed.
+#![forbid(unsafe_code)]
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use anyhow::Context as _;
-use fogbow_tender::manifest::{MAX_ENTRIES, NAME_MAX};
-
-use crate::suggest;
-
+mod argument;
+pub mod suggest;
 mod table;
+
+pub use argument::{Argument, Presence, Serves, SetError, Stage, Type};
 
 use table::Table;
 
+/// Devices in an image at most: `MFT_MAX_ENTRIES` of Solo5's `mft_abi.h`, less the reserved first entry.
+pub const MAX_DEVICES: usize = 63;
+
+/// The longest name, in characters: `MFT_NAME_MAX` of Solo5's `mft_abi.h`.
+pub const NAME_MAX: usize = 67;
+
 /// The file's name.
-pub(crate) const FILE: &str = "unikernel.toml";
+pub const FILE: &str = "unikernel.toml";
 
 /// A checked `unikernel.toml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Manifest {
-    pub(crate) name: String,
-    pub(crate) optimize: Optimize,
-    pub(crate) devices: Vec<Device>,
-    pub(crate) arguments: Vec<Argument>,
+pub struct Manifest {
+    /// What the application is called.
+    pub name: String,
+    /// What the compiler looks for.
+    pub optimize: Optimize,
+    /// What its random numbers are from.
+    pub prng: Prng,
+    /// Its devices, in the order of the parameters of `start`.
+    pub devices: Vec<Device>,
+    /// Its arguments.
+    pub arguments: Vec<Argument>,
 }
 
 /// What the compiler looks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Optimize {
+pub enum Optimize {
+    /// A fast image, however large.
     #[default]
     Speed,
     /// A small image, however fast.
     Size,
 }
 
+/// The random generator of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prng {
+    /// Fortuna.
+    #[default]
+    Fortuna,
+    /// Without cryptographic strength.
+    Insecure,
+}
+
 /// A device that the application wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Device {
-    pub(crate) name: String,
-    pub(crate) kind: Kind,
+pub struct Device {
+    /// What `start` and the command line call it.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// What the names of its arguments begin with, before a dash; left to the builder when `None`.
+    pub group: Option<String>,
     /// A directory, as written: relative to the file.
-    pub(crate) source: Option<String>,
+    pub source: Option<String>,
     /// What lies over a block device, from the bottom up.
-    pub(crate) layers: Vec<Layer>,
+    pub layers: Vec<Layer>,
     /// A `kv_rw` device is a log store on a block device of the host.
-    pub(crate) is_log: bool,
+    pub is_log: bool,
 }
 
 /// A layer over a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layer {
+pub enum Layer {
+    /// A partition of it.
     Partition,
+    /// Writes are refused.
     ReadOnly,
+    /// Encrypted.
     Xts,
+    /// Encrypted and authenticated.
     Authenticated,
+    /// A write-back cache.
     Cache,
 }
 
 /// What a device is for the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// TCP and UDP.
     Stack,
+    /// Ethernet frames.
     Net,
+    /// Sectors.
     Block,
+    /// A store that is read.
     KvReadOnly,
+    /// A store that is read and written.
     KvReadWrite,
-}
-
-/// An argument that the application takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Argument {
-    pub(crate) name: String,
-    pub(crate) default: Option<String>,
-    pub(crate) doc: String,
-    pub(crate) serves: Serves,
-}
-
-/// What is served on the port that an argument names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Serves {
-    pub(crate) tcp: bool,
-    pub(crate) udp: bool,
-    /// Implies `tcp`.
-    pub(crate) http: bool,
 }
 
 /// What is wrong, and in which line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub(crate) line: usize,
-    pub(crate) message: String,
+pub struct Problem {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong and what to do.
+    pub message: String,
 }
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Why a file cannot be used.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It cannot be read.
+    File(PathBuf, std::io::Error),
+    /// What it says is wrong.
+    Text(PathBuf, Problem),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Text(path, Problem { line, message }) => write!(f, "{}:{line}: {message}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
 
 impl Manifest {
     /// Reads and checks the file.
-    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&text).map_err(|Problem { line, message }| anyhow::anyhow!("{}:{line}: {message}", path.display()))
+    ///
+    /// # Errors
+    /// [`ReadError`] with the file's path.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ReadError::File(path.to_owned(), error))?;
+        Self::parse(&text).map_err(|problem| ReadError::Text(path.to_owned(), problem))
     }
 
     /// Checks a file's text.
-    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
+    ///
+    /// # Errors
+    /// The first [`Problem`].
+    pub fn parse(text: &str) -> Result<Self, Problem> {
         let mut root = Table::parse(text)?;
         let name = root.required_string("name", "the application's name")?;
         check_words(&name.value).map_err(|rule| name.problem(format!("name \"{}\": {rule}", name.value)))?;
         let optimize = Optimize::read(&mut root)?;
+        let prng = Prng::read(&mut root)?;
         let devices = root.tables("device")?.into_iter().map(|table| Device::read(table)).collect::<Result<Vec<_>, _>>()?;
         let arguments = root.tables("arg")?.into_iter().map(|table| Argument::read(table)).collect::<Result<Vec<_>, _>>()?;
         root.finish("")?;
         check_distinct("device", devices.iter().map(|(device, line)| (&device.name, *line)))?;
         check_distinct("argument", arguments.iter().map(|(argument, line)| (&argument.name, *line)))?;
-        if let Some((_, line)) = devices.get(MAX_ENTRIES - 1) {
-            return Err(Problem { line: *line, message: format!("more than {} devices: an image can have no more", MAX_ENTRIES - 1) });
+        argument::check_fields(&arguments)?;
+        if let Some((_, line)) = devices.get(MAX_DEVICES) {
+            return Err(Problem { line: *line, message: format!("more than {MAX_DEVICES} devices: an image can have no more") });
         }
         Ok(Self {
             name: name.value,
             optimize,
+            prng,
             devices: devices.into_iter().map(|(device, _)| device).collect(),
             arguments: arguments.into_iter().map(|(argument, _)| argument).collect(),
         })
@@ -166,8 +241,36 @@ impl Optimize {
     }
 }
 
+impl Prng {
+    const ALL: [Self; 2] = [Self::Fortuna, Self::Insecure];
+    const NAMES: [&'static str; 2] = ["fortuna", "insecure"];
+
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fortuna => "fortuna",
+            Self::Insecure => "insecure",
+        }
+    }
+
+    fn read(root: &mut Table<'_>) -> Result<Self, Problem> {
+        let Some(prng) = root.string("prng")? else { return Ok(Self::default()) };
+        prng.value.parse().map_err(|hint| prng.problem(hint))
+    }
+}
+
+impl FromStr for Prng {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|prng| prng.name() == name);
+        found.ok_or_else(|| format!("unknown generator \"{name}\": {}", suggest::hint(name, &Self::NAMES)))
+    }
+}
+
 impl Device {
-    const FIELDS: [&'static str; 5] = ["kind", "name", "source", "layers", "store"];
+    const FIELDS: [&'static str; 6] = ["kind", "name", "group", "source", "layers", "store"];
 
     fn read(mut table: Table<'_>) -> Result<(Self, usize), Problem> {
         let line = table.line();
@@ -178,6 +281,10 @@ impl Device {
         let known = Kind::from_name(&kind.value).ok_or_else(|| {
             kind.problem(format!("{context}unknown kind \"{}\": {}", kind.value, suggest::hint(&kind.value, &Kind::NAMES)))
         })?;
+        let group = read_group(&mut table, &context)?;
+        if group.is_some() && known != Kind::Stack {
+            return Err(Problem { line, message: format!("{context}a {known} device has no group: leave it out (stacks have one)") });
+        }
         let source = table.string("source")?;
         match (&source, known) {
             (Some(source), Kind::Stack | Kind::Net | Kind::Block) => {
@@ -197,7 +304,7 @@ impl Device {
         let is_log = Self::read_store(&mut table, known, source.is_some(), &context)?;
         let layers = Layer::read(&mut table, known == Kind::Block || is_log, known, &context)?;
         table.finish(&context)?;
-        Ok((Self { name: name.value, kind: known, source: source.map(|source| source.value), layers, is_log }, line))
+        Ok((Self { name: name.value, kind: known, group, source: source.map(|source| source.value), layers, is_log }, line))
     }
 
     fn read_store(table: &mut Table<'_>, kind: Kind, has_source: bool, context: &str) -> Result<bool, Problem> {
@@ -219,7 +326,8 @@ impl Layer {
     const NAMES: [&'static str; 5] = ["partition", "read_only", "xts", "authenticated", "cache"];
 
     /// Its name, which is the function's that opens it too.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Partition => "partition",
             Self::ReadOnly => "read_only",
@@ -250,10 +358,13 @@ impl Layer {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [Self::Stack, Self::Net, Self::Block, Self::KvReadOnly, Self::KvReadWrite];
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Stack, Self::Net, Self::Block, Self::KvReadOnly, Self::KvReadWrite];
     const NAMES: [&'static str; 5] = ["stack", "net", "block", "kv_ro", "kv_rw"];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Stack => "stack",
             Self::Net => "net",
@@ -274,55 +385,40 @@ impl fmt::Display for Kind {
     }
 }
 
-impl Argument {
-    /// Arguments that every image has.
-    const RESERVED: [&'static str; 3] = ["logs", "help", "version"];
-
-    fn read(mut table: Table<'_>) -> Result<(Self, usize), Problem> {
-        let line = table.line();
-        let name = table.required_string("name", "the argument's name, without --")?;
-        check_words(&name.value).map_err(|rule| name.problem(format!("argument name \"{}\": {rule}", name.value)))?;
-        if Self::RESERVED.contains(&name.value.as_str()) {
-            return Err(name.problem(format!("argument '{0}': every image has --{0} already: choose another name", name.value)));
-        }
-        let context = format!("argument '{}': ", name.value);
-        let default = table.string("default")?;
-        let doc = table.string("doc")?.map_or_else(String::new, |doc| doc.value);
-        let http = table.boolean("http")?;
-        let serves = Serves { tcp: table.boolean("tcp")? || http, udp: table.boolean("udp")?, http };
-        table.finish(&context)?;
-        if let Some(default) = &default
-            && serves != Serves::default()
-            && !default.value.parse::<u16>().is_ok_and(|port| port > 0)
-        {
-            return Err(default.problem(format!("{context}default \"{}\" is no port: write a number from 1 to 65535", default.value)));
-        }
-        Ok((Self { name: name.value, default: default.map(|default| default.value), doc, serves }, line))
-    }
-
-    const FIELDS: [&'static str; 6] = ["name", "default", "doc", "tcp", "udp", "http"];
-}
-
 /// Checks a name that becomes a Rust identifier and a name in the image's manifest.
 fn check_identifier(name: &str) -> Result<(), String> {
-    // Words that cannot name a variable in edition 2024.
-    const KEYWORDS: &str = " abstract as async await become box break const continue crate do dyn else enum extern false final fn for gen if \
-                            impl in let loop macro match mod move mut override priv pub ref return self static struct super trait true try \
-                            type typeof unsafe unsized use virtual where while yield ";
     if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
         return Err("write lower-case letters and digits, a letter first".to_owned());
     }
     if name.len() > NAME_MAX {
         return Err(format!("{} characters, and {NAME_MAX} are allowed", name.len()));
     }
-    if KEYWORDS.contains(&format!(" {name} ")) {
+    if is_keyword(name) {
         return Err("it is a word of the Rust language: choose another".to_owned());
     }
     Ok(())
 }
 
+/// Words that cannot name a variable in edition 2024.
+fn is_keyword(name: &str) -> bool {
+    const KEYWORDS: &str = " abstract as async await become box break const continue crate do dyn else enum extern false final fn for gen if \
+                            impl in let loop macro match mod move mut override priv pub ref return self static struct super trait true try \
+                            type typeof unsafe unsized use virtual where while yield ";
+    KEYWORDS.contains(&format!(" {name} "))
+}
+
+/// Reads the field `group`.
+fn read_group(table: &mut Table<'_>, context: &str) -> Result<Option<String>, Problem> {
+    let Some(group) = table.string("group")? else { return Ok(None) };
+    check_words(&group.value).map_err(|rule| group.problem(format!("{context}group \"{}\": {rule}", group.value)))?;
+    Ok(Some(group.value))
+}
+
 /// Checks a name of words joined by dashes.
-pub(crate) fn check_words(name: &str) -> Result<(), String> {
+///
+/// # Errors
+/// The rule that the name breaks.
+pub fn check_words(name: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.bytes().all(allowed) || name.ends_with('-') {
         return Err("write lower-case letters, digits and dashes, a letter first".to_owned());
