@@ -1,7 +1,7 @@
 //! Fogbow's runtime: what an image has once.
 //!
 //! An application reaches the services that exist once per image by plain calls: [`spawn`] and [`time::sleep`] (the executor), [`time::now`]
-//! (the clocks), [`println!`] (the console), the [`log`] macros, [`arguments`] and [`random`]. They are bound to the target's [`Platform`] when
+//! (the clocks), [`println!`] (the console), the [`log`] macros, [`arguments`](mod@arguments) and [`random`]. They are bound to the target's [`Platform`] when
 //! the image starts ([`run`]); with the feature `hosted` they are bound to the thread that runs, so that two nodes with two clocks and two seeds
 //! can live in one test process.
 //!
