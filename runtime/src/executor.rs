@@ -11,8 +11,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell, RefCell};
 use core::future::Future;
-use core::pin::pin;
-use core::task::{Context, Poll, Waker};
 
 use async_task::Runnable;
 use spin::Mutex;
@@ -95,26 +93,22 @@ impl Runtime {
         F::Output: 'static,
     {
         let _entered = current::enter(Rc::clone(self));
-        let main = self.spawn(future);
-        self.run_until(|| main.is_finished() || self.ending.get().is_some());
+        // Left here by the task, which thus is of the same type as the exit hooks': the code that joins and drops a task is there once.
+        let output = Rc::new(Cell::new(None));
+        let place = Rc::clone(&output);
+        // Boxed: a future that is captured and then awaited lies in the task twice.
+        let mut future = Box::pin(future);
+        let main = self.spawn(async move { place.set(Some(future.as_mut().await)) });
+        self.run_until(&|| main.is_finished() || self.ending.get().is_some());
         // A main task that has not ended is dropped before the first hook runs: what it holds is free.
-        let main = if main.is_finished() {
-            Some(main)
-        } else {
-            drop(main);
-            None
-        };
+        drop(main);
         self.run_exit_hooks();
-        let output = main.map(|main| match pin!(main).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(output) => output,
-            Poll::Pending => unreachable!("the task has ended"),
-        });
         self.journal.flush(&*self.platform);
         // Dropping a task's last waker makes it ready once more, to be dropped with its future: timers first, then what that made ready.
         let timers = self.timers.borrow_mut().take_all();
         drop(timers);
         self.ready.clear();
-        output
+        output.take()
     }
 
     /// Runs the exit hooks, the latest first; a hook may add others.
@@ -122,11 +116,11 @@ impl Runtime {
         loop {
             let Some(hook) = self.exit_hooks.borrow_mut().pop() else { return };
             let hook = hook(self);
-            self.run_until(|| hook.is_finished());
+            self.run_until(&|| hook.is_finished());
         }
     }
 
-    fn run_until(&self, is_over: impl Fn() -> bool) {
+    fn run_until(&self, is_over: &dyn Fn() -> bool) {
         let mut rounds_since_poll = 0;
         while !is_over() {
             let more = self.run_round();

@@ -115,7 +115,7 @@ fn profiles_of(manifest: &str, optimize: Optimize) -> anyhow::Result<String> {
     }
     let release = profiles.profile.get_mut("release").and_then(toml::Value::as_table_mut);
     if let (Optimize::Size, Some(release)) = (optimize, release) {
-        release.insert("opt-level".into(), "s".into());
+        release.insert("opt-level".into(), "z".into());
     }
     Ok(toml::to_string(&profiles)?)
 }
@@ -145,7 +145,7 @@ mod tests {
             profiles_of(text, Optimize::Speed).unwrap(),
             "[profile.dev]\npanic = \"abort\"\n\n[profile.release]\nlto = \"fat\"\nopt-level = 3\n"
         );
-        assert!(profiles_of(text, Optimize::Size).unwrap().contains("opt-level = \"s\""));
+        assert!(profiles_of(text, Optimize::Size).unwrap().contains("opt-level = \"z\""));
         assert_eq!(profiles_of("", Optimize::Size).unwrap(), "[profile]\n");
     }
 

@@ -3,6 +3,7 @@
 //! Addresses are those of `image.ld`: code, constants, stack, variables, and then the heap up to the end of memory. The heap begins at
 //! `kernel_end` of the tender's boot information.
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use core::fmt;
 use core::ops::Range;
@@ -71,11 +72,16 @@ pub unsafe fn bytes(address: u64, limit: usize, memory: Range<u64>) -> Option<&'
     Some(unsafe { core::slice::from_raw_parts(start, length) })
 }
 
-/// The text of a command line, up to its terminator. Bytes that are not UTF-8 become U+FFFD.
+/// The text of a command line, up to its terminator. Where it is not UTF-8, each byte beyond ASCII becomes U+FFFD: simpler than to tell which are not, and
+/// a kilobyte less in every image.
 #[must_use]
 pub fn command_line(bytes: &[u8]) -> String {
     let length = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..length]).into_owned()
+    let bytes = &bytes[..length];
+    match core::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().map(|&byte| if byte.is_ascii() { byte.into() } else { char::REPLACEMENT_CHARACTER }).collect(),
+    }
 }
 
 #[cfg(test)]
