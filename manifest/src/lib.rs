@@ -6,9 +6,9 @@
 //! prng = "fortuna"              # or "insecure", small and fast for an image that keeps no secrets; --prng decides otherwise
 //!
 //! [[device]]                    # in the order of the parameters of `start`
-//! kind = "stack"                # stack, net, block, kv_ro, kv_rw
+//! kind = "stack"                # stack, http_server, http_client, net, block, kv_ro, kv_rw
 //! name = "service"              # lower-case letters and digits
-//! group = "public"              # stack only: its arguments begin so, as in --public-ipv4; see below
+//! group = "public"              # stacks, HTTP servers and clients: the stack's arguments begin so, as in --public-ipv4; see below
 //!
 //! [[device]]
 //! kind = "kv_ro"
@@ -24,6 +24,11 @@
 //! kind = "kv_rw"
 //! name = "store"
 //! store = "log"                 # kv_rw only: on a block device of the host, crash-safe; left out: in memory, or source's directory on unix
+//!
+//! [[device]]
+//! kind = "http_client"
+//! name = "origin"
+//! stack = "service"             # http_server and http_client: on the stack of a device before; left out: on one of its own
 //!
 //! [[arg]]                       # a field of the struct that fogbow::arguments!() makes
 //! name = "port"
@@ -116,6 +121,8 @@ pub struct Device {
     pub kind: Kind,
     /// What the names of its arguments begin with, before a dash; left to the builder when `None`.
     pub group: Option<String>,
+    /// The device before it whose stack an HTTP server or client uses; `None` for one of its own.
+    pub stack: Option<String>,
     /// A directory, as written: relative to the file.
     pub source: Option<String>,
     /// What lies over a block device, from the bottom up.
@@ -144,6 +151,10 @@ pub enum Layer {
 pub enum Kind {
     /// TCP and UDP.
     Stack,
+    /// An HTTP server.
+    HttpServer,
+    /// An HTTP client.
+    HttpClient,
     /// Ethernet frames.
     Net,
     /// Sectors.
@@ -215,6 +226,7 @@ impl Manifest {
         let arguments = root.tables("arg")?.into_iter().map(|table| Argument::read(table)).collect::<Result<Vec<_>, _>>()?;
         root.finish("")?;
         check_distinct("device", devices.iter().map(|(device, line)| (&device.name, *line)))?;
+        check_stacks(&devices)?;
         check_distinct("argument", arguments.iter().map(|(argument, line)| (&argument.name, *line)))?;
         argument::check_fields(&arguments)?;
         if let Some((_, line)) = devices.get(MAX_DEVICES) {
@@ -270,7 +282,7 @@ impl FromStr for Prng {
 }
 
 impl Device {
-    const FIELDS: [&'static str; 6] = ["kind", "name", "group", "source", "layers", "store"];
+    const FIELDS: [&'static str; 7] = ["kind", "name", "group", "stack", "source", "layers", "store"];
 
     fn read(mut table: Table<'_>) -> Result<(Self, usize), Problem> {
         let line = table.line();
@@ -282,12 +294,23 @@ impl Device {
             kind.problem(format!("{context}unknown kind \"{}\": {}", kind.value, suggest::hint(&kind.value, &Kind::NAMES)))
         })?;
         let group = read_group(&mut table, &context)?;
-        if group.is_some() && known != Kind::Stack {
+        if group.is_some() && !known.has_stack() {
             return Err(Problem { line, message: format!("{context}a {known} device has no group: leave it out (stacks have one)") });
+        }
+        let stack = table.string("stack")?;
+        if let Some(stack) = &stack {
+            if !matches!(known, Kind::HttpServer | Kind::HttpClient) {
+                return Err(
+                    stack.problem(format!("{context}a {known} device has no stack: leave it out (http_server and http_client have one)"))
+                );
+            }
+            if group.is_some() {
+                return Err(stack.problem(format!("{context}a stack of another device has that one's group: leave group or stack out")));
+            }
         }
         let source = table.string("source")?;
         match (&source, known) {
-            (Some(source), Kind::Stack | Kind::Net | Kind::Block) => {
+            (Some(source), Kind::Stack | Kind::HttpServer | Kind::HttpClient | Kind::Net | Kind::Block) => {
                 let message = format!("{context}a {known} device has no source: leave it out (kv_ro and kv_rw have one)");
                 return Err(source.problem(message));
             }
@@ -304,7 +327,8 @@ impl Device {
         let is_log = Self::read_store(&mut table, known, source.is_some(), &context)?;
         let layers = Layer::read(&mut table, known == Kind::Block || is_log, known, &context)?;
         table.finish(&context)?;
-        Ok((Self { name: name.value, kind: known, group, source: source.map(|source| source.value), layers, is_log }, line))
+        let (stack, source) = (stack.map(|stack| stack.value), source.map(|source| source.value));
+        Ok((Self { name: name.value, kind: known, group, stack, source, layers, is_log }, line))
     }
 
     fn read_store(table: &mut Table<'_>, kind: Kind, has_source: bool, context: &str) -> Result<bool, Problem> {
@@ -359,19 +383,28 @@ impl Layer {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Stack, Self::Net, Self::Block, Self::KvReadOnly, Self::KvReadWrite];
-    const NAMES: [&'static str; 5] = ["stack", "net", "block", "kv_ro", "kv_rw"];
+    pub const ALL: [Self; 7] =
+        [Self::Stack, Self::HttpServer, Self::HttpClient, Self::Net, Self::Block, Self::KvReadOnly, Self::KvReadWrite];
+    const NAMES: [&'static str; 7] = ["stack", "http_server", "http_client", "net", "block", "kv_ro", "kv_rw"];
 
     /// Its name in the file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Stack => "stack",
+            Self::HttpServer => "http_server",
+            Self::HttpClient => "http_client",
             Self::Net => "net",
             Self::Block => "block",
             Self::KvReadOnly => "kv_ro",
             Self::KvReadWrite => "kv_rw",
         }
+    }
+
+    /// True for devices that are a stack or have one.
+    #[must_use]
+    pub fn has_stack(self) -> bool {
+        matches!(self, Self::Stack | Self::HttpServer | Self::HttpClient)
     }
 
     fn from_name(name: &str) -> Option<Self> {
@@ -383,6 +416,21 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Checks that each stack that a device shares is that of a device before it.
+fn check_stacks(devices: &[(Device, usize)]) -> Result<(), Problem> {
+    for (at, (device, line)) in devices.iter().enumerate() {
+        let Some(stack) = &device.stack else { continue };
+        let before: Vec<&str> =
+            devices[..at].iter().filter(|(other, _)| other.kind.has_stack()).map(|(other, _)| other.name.as_str()).collect();
+        if !before.contains(&stack.as_str()) {
+            let known = if before.is_empty() { "there is none".to_owned() } else { suggest::hint(stack, &before) };
+            let message = format!("device '{}': no device before it has a stack called '{stack}': {known}", device.name);
+            return Err(Problem { line: *line, message });
+        }
+    }
+    Ok(())
 }
 
 /// Checks a name that becomes a Rust identifier and a name in the image's manifest.

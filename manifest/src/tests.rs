@@ -51,7 +51,7 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
     let text = HTTP.replace("\"stack\"", "\"stak\"");
     assert_eq!(
         problem(&text),
-        (5, "device 'service': unknown kind \"stak\": did you mean \"stack\"? (allowed: stack, net, block, kv_ro, kv_rw)".into())
+        (5, "device 'service': unknown kind \"stak\": did you mean \"stack\"? (allowed: stack, http_server, http_client, net, block, kv_ro, kv_rw)".into())
     );
     let text = HTTP.replace("source =", "sorce =");
     assert_eq!(
@@ -219,4 +219,37 @@ fn values_are_fixed_for_the_stage_build_alone() {
     assert_eq!(set("size", "x"), Err("--set size=x: 'x' is no u16".to_owned()));
     assert_eq!(set("port", "2"), Err("--set port=...: no argument of the stage build is called 'port': allowed: size".to_owned()));
     assert_eq!(manifest.arguments[0].default(), Some("7"));
+}
+
+#[test]
+fn http_devices_have_a_stack_or_share_one() {
+    let with = |devices: &str| format!("name = \"app\"\ndevice = [\n{devices}\n]\n");
+    let manifest = Manifest::parse(&with(
+        r#"{ kind = "http_server", name = "web", group = "public" }, { kind = "http_client", name = "origin", stack = "web" }"#,
+    ));
+    let devices = manifest.unwrap().devices;
+    assert_eq!((devices[0].kind, devices[0].group.as_deref(), &devices[0].stack), (Kind::HttpServer, Some("public"), &None));
+    assert_eq!((devices[1].kind, devices[1].stack.as_deref()), (Kind::HttpClient, Some("web")));
+    for (devices, message) in [
+        (
+            r#"{ kind = "net", name = "a", stack = "b" }"#,
+            "device 'a': a net device has no stack: leave it out (http_server and http_client have one)",
+        ),
+        (
+            r#"{ kind = "stack", name = "b" }, { kind = "http_client", name = "a", stack = "b", group = "c" }"#,
+            "device 'a': a stack of another device has that one's group: leave group or stack out",
+        ),
+        (r#"{ kind = "http_client", name = "a", stack = "b" }"#, "device 'a': no device before it has a stack called 'b': there is none"),
+        (r#"{ kind = "http_client", name = "a", stack = "a" }"#, "device 'a': no device before it has a stack called 'a': there is none"),
+        (
+            r#"{ kind = "stack", name = "service" }, { kind = "http_server", name = "a", stack = "servce" }"#,
+            "device 'a': no device before it has a stack called 'servce': did you mean \"service\"? (allowed: service)",
+        ),
+        (
+            r#"{ kind = "http_server", name = "a", source = "b" }"#,
+            "device 'a': a http_server device has no source: leave it out (kv_ro and kv_rw have one)",
+        ),
+    ] {
+        assert_eq!(problem(&with(devices)).1, message);
+    }
 }

@@ -45,6 +45,7 @@ mod input;
 mod request;
 mod response;
 mod send;
+mod server;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ pub use files::{FileBody, Files};
 pub use head::Method;
 pub use request::{BodyError, Request};
 pub use response::{Body, EitherBody, Interrupted, Response};
+pub use server::{SERVER_ARGUMENTS, Server};
 pub use status::Status;
 
 /// What turns requests into responses.

@@ -115,6 +115,8 @@ impl FromStr for StackChoice {
 pub(crate) enum Implementation {
     HostStack,
     DirectStack,
+    /// That of another device.
+    SharedStack,
     Frames,
     Block,
     Embedded,
@@ -128,6 +130,7 @@ impl Implementation {
     pub(crate) fn describe(self, target: Target) -> &'static str {
         match (self, target) {
             (Self::HostStack, _) => "the host's sockets",
+            (Self::SharedStack, _) => "on the stack of another device",
             (Self::DirectStack, Target::Unix) => "direct stack over a tap interface",
             (Self::DirectStack, _) => "direct stack over a net device",
             (Self::Frames, Target::Unix) => "tap interface",
@@ -147,7 +150,7 @@ impl Implementation {
         match self {
             Self::DirectStack | Self::Frames => Some(DeviceKind::Net),
             Self::Block | Self::LogStore => Some(DeviceKind::Block),
-            Self::HostStack | Self::Embedded | Self::Directory | Self::Memory => None,
+            Self::HostStack | Self::SharedStack | Self::Embedded | Self::Directory | Self::Memory => None,
         }
     }
 
@@ -156,14 +159,15 @@ impl Implementation {
         match self {
             Self::HostStack | Self::Directory => target == Target::Unix,
             Self::Block | Self::LogStore => target != Target::Muen,
-            Self::DirectStack | Self::Frames | Self::Embedded | Self::Memory => true,
+            Self::DirectStack | Self::SharedStack | Self::Frames | Self::Embedded | Self::Memory => true,
         }
     }
 
     fn default_for(device: &Device, target: Target) -> Self {
         match (device.kind, target) {
-            (Kind::Stack, Target::Unix) => Self::HostStack,
-            (Kind::Stack, _) => Self::DirectStack,
+            (Kind::HttpServer | Kind::HttpClient, _) if device.stack.is_some() => Self::SharedStack,
+            (Kind::Stack | Kind::HttpServer | Kind::HttpClient, Target::Unix) => Self::HostStack,
+            (Kind::Stack | Kind::HttpServer | Kind::HttpClient, _) => Self::DirectStack,
             (Kind::Net, _) => Self::Frames,
             (Kind::Block, _) => Self::Block,
             (Kind::KvReadOnly, Target::Unix) => Self::Directory,
@@ -243,9 +247,10 @@ impl Resolved {
 }
 
 fn check_choices(manifest: &Manifest, choices: &[(String, StackChoice)]) -> anyhow::Result<()> {
-    let stacks: Vec<&str> = manifest.devices.iter().filter(|d| d.kind == Kind::Stack).map(|device| device.name.as_str()).collect();
+    let stacks: Vec<&str> =
+        manifest.devices.iter().filter(|d| d.kind.has_stack() && d.stack.is_none()).map(|device| device.name.as_str()).collect();
     for (name, _) in choices {
-        ensure!(!stacks.is_empty(), "--stack {name}=...: the application has no device of kind stack");
+        ensure!(!stacks.is_empty(), "--stack {name}=...: the application has no device with a stack");
         ensure!(stacks.contains(&name.as_str()), "--stack {name}=...: no stack is called '{name}': {}", suggest::hint(name, &stacks));
     }
     Ok(())
@@ -284,6 +289,13 @@ fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Ve
         let own = format!("{}-", device.name);
         if *implementation == Implementation::DirectStack {
             groups.push(declared(&owner, prefix, "fogbow_net::direct::ARGUMENTS", fogbow_net::direct::ARGUMENTS));
+        }
+        if device.kind == Kind::HttpServer {
+            let mut group = declared(&owner, &own, "fogbow_net::http::SERVER_ARGUMENTS", fogbow_net::http::SERVER_ARGUMENTS);
+            for argument in group.arguments.iter_mut().filter(|argument| argument.name == "port") {
+                argument.serves = Serves { tcp: true, udp: false, http: true };
+            }
+            groups.push(group);
         }
         for layer in &device.layers {
             let (path, arguments) = match layer {
@@ -437,6 +449,7 @@ mod tests {
         let groups = [
             arguments::COMMON.arguments,
             fogbow_net::direct::ARGUMENTS,
+            fogbow_net::http::SERVER_ARGUMENTS,
             fogbow_unix::STACK_ARGUMENTS,
             fogbow_unix::NET_ARGUMENTS,
             fogbow_unix::BLOCK_ARGUMENTS,
@@ -475,6 +488,22 @@ mod tests {
             "the argument --ipv4 belongs both to the application and to device 'service': rename the application's argument or the device"
         );
         assert!(resolve(&text, Target::Unix, &[]).is_ok());
+    }
+
+    #[test]
+    fn http_devices_bring_their_stack_and_arguments() {
+        let text = r#"
+            name = "app"
+            device = [{ kind = "http_server", name = "web" }, { kind = "http_client", name = "origin", stack = "web" }]
+        "#;
+        let spt = resolve(text, Target::Spt, &[]).unwrap();
+        assert_eq!(implementations(&spt), [Implementation::DirectStack, Implementation::SharedStack]);
+        assert_eq!(spt.host_devices().map(|(device, _)| device.device.name.as_str()).collect::<Vec<_>>(), ["web"]);
+        let names = argument_names(&spt);
+        assert!(["ipv4", "web-port"].iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+        assert_eq!(implementations(&resolve(text, Target::Unix, &[]).unwrap())[0], Implementation::HostStack);
+        assert_eq!(implementations(&resolve(text, Target::Unix, &[("web", StackChoice::Direct)]).unwrap())[0], Implementation::DirectStack);
+        assert!(resolve(text, Target::Unix, &[("origin", StackChoice::Direct)]).unwrap_err().contains("did you mean"));
     }
 
     #[test]

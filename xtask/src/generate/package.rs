@@ -7,8 +7,7 @@ use std::path::Path;
 
 use crate::application::Application;
 use crate::files;
-use crate::manifest::Layer;
-use crate::manifest::Prng;
+use crate::manifest::{Kind, Layer, Prng};
 use crate::resolve::{Implementation, Resolved};
 use crate::workspace::{Library, Workspace};
 
@@ -66,8 +65,12 @@ fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
         Prng::Insecure => ", features = [\"insecure-prng\"]",
     };
     let mut libraries = vec![(Library::Runtime, generator.to_owned())];
-    if has(Implementation::DirectStack) {
-        libraries.push((Library::Net, ", features = [\"direct\"]".to_owned()));
+    let has_http = resolved.devices.iter().any(|device| matches!(device.device.kind, Kind::HttpServer | Kind::HttpClient));
+    match (has(Implementation::DirectStack), has_http) {
+        (true, true) => libraries.push((Library::Net, ", features = [\"direct\", \"http\"]".to_owned())),
+        (true, false) => libraries.push((Library::Net, ", features = [\"direct\"]".to_owned())),
+        (false, true) => libraries.push((Library::Net, ", features = [\"http\"]".to_owned())),
+        (false, false) => {}
     }
     let layers = || resolved.devices.iter().flat_map(|device| &device.device.layers);
     if layers().next().is_some() {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::application::Application;
 use crate::files;
-use crate::manifest::{Argument, Device};
-use crate::resolve::{ArgumentGroup, Implementation, Resolved, ResolvedDevice, Target};
+use crate::manifest::{Argument, Device, Kind};
+use crate::resolve::{ArgumentGroup, Implementation, Resolved, ResolvedDevice};
 
 use super::{LINKER_SCRIPT, Origin, embed};
 
@@ -38,7 +38,7 @@ pub(super) fn main(origin: &Origin, application: &Application, resolved: &Resolv
     }
     text.push_str("async fn start() -> Result<(), StartError> {\n");
     for device in &resolved.devices {
-        text.push_str(&open(device, resolved.target));
+        text.push_str(&open(device, resolved));
     }
     let names: Vec<&str> = resolved.devices.iter().map(|device| device.device.name.as_str()).collect();
     let _ = writeln!(text, "    application::start({}).await.map_err(StartError::application)\n}}", names.join(", "));
@@ -130,14 +130,20 @@ fn source_path(application: &Application, device: Option<&Device>, directory: &P
 }
 
 /// The lines that open a device and bind it to its name.
-fn open(device: &ResolvedDevice, target: Target) -> String {
+fn open(device: &ResolvedDevice, resolved: &Resolved) -> String {
     let name = &device.device.name;
-    let target = target.crate_name();
+    let stack = stack_variable(&device.device);
+    let target = resolved.target.crate_name();
     let failed = format!("map_err(|error| StartError::new({name:?}, error))");
-    match device.implementation {
-        Implementation::HostStack => format!("    let {name} = fogbow_unix::stack()?;\n"),
+    let opened = match device.implementation {
+        Implementation::SharedStack => {
+            let shared = resolved.devices.iter().find(|other| Some(&other.device.name) == device.device.stack.as_ref());
+            let shared = shared.map(|other| stack_variable(&other.device)).unwrap_or_default();
+            format!("    let {stack} = {shared}.clone();\n")
+        }
+        Implementation::HostStack => format!("    let {stack} = fogbow_unix::stack()?;\n"),
         Implementation::DirectStack => format!(
-            "    let {name} = {target}::net({name:?}).{failed}?;\n    let {name} = Direct::from_arguments({name}, {:?}).await?;\n",
+            "    let {stack} = {target}::net({name:?}).{failed}?;\n    let {stack} = Direct::from_arguments({stack}, {:?}).await?;\n",
             device.prefix
         ),
         Implementation::Frames => format!("    let {name} = {target}::net({name:?}).{failed}?;\n"),
@@ -157,5 +163,26 @@ fn open(device: &ResolvedDevice, target: Target) -> String {
             "    let {name} = fogbow::arguments::parse::<String>(\"{name}-directory\")?;\n    let {name} = Directory::open({name}).{failed}?;\n"
         ),
         Implementation::Memory => format!("    let {name} = Memory::new();\n"),
+    };
+    opened + &over_stack(&device.device)
+}
+
+/// How the generated code names a device's stack: as the device where it is nothing else.
+fn stack_variable(device: &Device) -> String {
+    if device.kind == Kind::Stack { device.name.clone() } else { format!("{}_stack", device.name) }
+}
+
+/// The line that makes of a stack what the device is.
+fn over_stack(device: &Device) -> String {
+    let (name, stack) = (&device.name, stack_variable(device));
+    let own = format!("{name}-");
+    match device.kind {
+        Kind::HttpServer => format!("    let {name} = fogbow_net::http::Server::from_arguments({stack}.clone(), {own:?})?;\n"),
+        Kind::HttpClient => {
+            format!(
+                "    let {name} = fogbow_net::http::client::Client::new({stack}.clone(), fogbow_net::http::client::Limits::default());\n"
+            )
+        }
+        _ => String::new(),
     }
 }

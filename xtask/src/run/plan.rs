@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use fogbow_tender::manifest::DeviceKind;
 
 use crate::cli::RunArgs;
-use crate::manifest::{Argument, Serves};
+use crate::manifest::Serves;
 use crate::resolve::{Implementation, Resolved, ResolvedDevice};
 use crate::suggest;
 
@@ -61,8 +61,10 @@ impl Plan {
 }
 
 /// A port that the application serves.
-struct Served<'a> {
-    argument: &'a Argument,
+struct Served {
+    /// The argument's name.
+    name: String,
+    serves: Serves,
     port: u16,
     /// True when the user gave the port.
     is_given: bool,
@@ -146,7 +148,7 @@ impl Planner<'_> {
         let mut source = "user".to_owned();
         for served in self.served() {
             let port = self.choose(&served)?;
-            let Serves { tcp, udp, .. } = served.argument.serves;
+            let Serves { tcp, udp, .. } = served.serves;
             for (wanted, protocol) in [(tcp, ""), (udp, "udp:")] {
                 if wanted {
                     source.push_str(&format!(",hostfwd={protocol}{port}:{}", served.port));
@@ -171,22 +173,22 @@ impl Planner<'_> {
         for served in self.served() {
             let port = if served.is_given { served.port } else { self.choose(&served)? };
             if !served.is_given && port != served.port {
-                plan.arguments.push(format!("--{}={port}", served.argument.name));
+                plan.arguments.push(format!("--{}={port}", served.name));
             }
             plan.places.push(self.place(&served, &bind, port));
         }
         Ok(())
     }
 
-    fn choose(&self, served: &Served<'_>) -> anyhow::Result<u16> {
-        let name = &served.argument.name;
-        ports::choose(served.port, served.argument.serves, self.is_free)
+    fn choose(&self, served: &Served) -> anyhow::Result<u16> {
+        let name = &served.name;
+        ports::choose(served.port, served.serves, self.is_free)
             .with_context(|| format!("no port of the host is free for --{name}={}: choose with --net or -- --{name}=PORT", served.port))
     }
 
-    fn place(&self, served: &Served<'_>, address: &str, port: u16) -> String {
+    fn place(&self, served: &Served, address: &str, port: u16) -> String {
         let name = &self.resolved.manifest.name;
-        let Serves { tcp, udp, http } = served.argument.serves;
+        let Serves { tcp, udp, http } = served.serves;
         match (http, tcp, udp) {
             (true, ..) if port == 80 => format!("{name} is at http://{address}/"),
             (true, ..) => format!("{name} is at http://{address}:{port}/"),
@@ -196,14 +198,15 @@ impl Planner<'_> {
         }
     }
 
-    /// The application's arguments that name a port it serves.
-    fn served(&self) -> impl Iterator<Item = Served<'_>> {
-        let served = self.resolved.manifest.arguments.iter().filter(|argument| argument.serves != Serves::default());
-        served.filter_map(|argument| {
-            let given = self.argument(&argument.name);
+    /// The arguments of the application and its devices that name a port that is served.
+    fn served(&self) -> impl Iterator<Item = Served> {
+        let all = self.resolved.groups.iter().flat_map(|group| group.arguments.iter().map(|argument| (&group.prefix, argument)));
+        all.filter(|(_, argument)| argument.serves != Serves::default()).filter_map(|(prefix, argument)| {
+            let name = format!("{prefix}{}", argument.name);
+            let given = self.argument(&name);
             let is_given = given.is_some();
             let port = given.or_else(|| argument.default().map(str::to_owned))?.parse().ok()?;
-            Some(Served { argument, port, is_given })
+            Some(Served { name, serves: argument.serves, port, is_given })
         })
     }
 
