@@ -12,6 +12,7 @@ mod http;
 mod kv;
 mod muen;
 mod network;
+mod proxy;
 mod random;
 mod services;
 mod timers;
@@ -38,6 +39,7 @@ fn main() {
         faults::trials(),
         kv::trials(),
         network::trials(),
+        proxy::trials(),
         services::trials(),
         user_network::trials(),
         virtio::trials(),
