@@ -58,7 +58,8 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
         problem(&text),
         (
             11,
-            "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, group, source, layers, store)".into()
+            "device 'htdocs': unknown field \"sorce\": did you mean \"source\"? (allowed: kind, name, group, stack, source, layers, store)"
+                .into()
         )
     );
     let text = HTTP.replace("source = \"htdocs\"", "");
@@ -66,7 +67,7 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
     let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
     assert_eq!(
         problem(&text),
-        (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, group, source, layers, store)".into())
+        (5, "unknown field \"knid\": did you mean \"kind\"? (allowed: kind, name, group, stack, source, layers, store)".into())
     );
     let text = HTTP.replace("doc =", "dok =");
     assert_eq!(

@@ -503,7 +503,7 @@ mod tests {
         assert!(["ipv4", "web-port"].iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
         assert_eq!(implementations(&resolve(text, Target::Unix, &[]).unwrap())[0], Implementation::HostStack);
         assert_eq!(implementations(&resolve(text, Target::Unix, &[("web", StackChoice::Direct)]).unwrap())[0], Implementation::DirectStack);
-        assert!(resolve(text, Target::Unix, &[("origin", StackChoice::Direct)]).unwrap_err().contains("did you mean"));
+        assert!(resolve(text, Target::Unix, &[("origin", StackChoice::Direct)]).unwrap_err().contains("no stack is called 'origin'"));
     }
 
     #[test]
