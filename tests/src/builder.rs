@@ -190,6 +190,18 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(target.join("release").join(name))
 }
 
+/// The path of an example of `package`, built in release with all its features.
+///
+/// # Errors
+/// What cargo prints, when it fails.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    let arguments = ["build", "--quiet", "--release", "--all-features", "--package", package, "--example", name];
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root()).status()?;
+    anyhow::ensure!(status.success(), "building the example {name} failed");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/examples").join(name))
+}
+
 /// Runs the builder and gives what it prints on standard output.
 ///
 /// # Errors

@@ -85,6 +85,27 @@ impl Namespace {
         })
     }
 
+    /// Tells the namespace where the neighbour with this address is, so that nobody has to ask.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn add_neighbour(&self, address: Ipv4Addr, hardware: &str) -> Result<()> {
+        self.ip(&["neigh", "replace", &address.to_string(), "lladdr", hardware, "dev", TAP])
+    }
+
+    /// How many frames the tap has carried so far, both ways together. To be called on a thread of [`run`](Self::run).
+    ///
+    /// # Errors
+    /// When the host's statistics cannot be read.
+    pub fn frames(&self) -> Result<u64> {
+        // `/proc/net` is the namespace's of the thread that reads (proc(5)).
+        let text = std::fs::read_to_string("/proc/thread-self/net/dev").context("reading /proc/thread-self/net/dev")?;
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(TAP)?.strip_prefix(':')).context("the tap has no statistics")?;
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        // Packets received are the second column, packets sent the tenth.
+        numbers.get(1).zip(numbers.get(9)).map(|(received, sent)| received + sent).context("an unknown format of /proc/net/dev")
+    }
+
     fn ip(&self, arguments: &[&str]) -> Result<()> {
         ip(&[&["-n", &self.name], arguments].concat())
     }

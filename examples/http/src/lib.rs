@@ -23,7 +23,9 @@ pub async fn start(stack: impl Stack, htdocs: impl ReadOnly) -> Result<(), Start
     let port = Arguments::read()?.port;
     let listener = stack.listen(port).map_err(|error| StartError::new(&format!("port {port}"), error))?;
     fogbow::println!("http: listening on port {}", listener.port());
-    http::serve(listener, Limits::default(), Files::new(htdocs)).await.map_err(|error| StartError::new("http", error))
+    // The stack's own limit, which follows the memory there is, is the one that counts.
+    let limits = Limits { connections: usize::MAX, ..Limits::default() };
+    http::serve(listener, limits, Files::new(htdocs)).await.map_err(|error| StartError::new("http", error))
 }
 
 #[cfg(test)]

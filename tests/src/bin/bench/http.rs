@@ -19,20 +19,31 @@ const ROUNDS: usize = 5;
 const SECONDS: u32 = 4;
 
 /// The page asked for: a small one, so that requests count and not bytes.
-const PAGE: &str = "/logo.svg";
+pub(crate) const PAGE: &str = "/logo.svg";
 
 /// What a server did.
-struct Load {
-    requests_per_second: f64,
+pub(crate) struct Load {
+    pub(crate) requests_per_second: f64,
     cpu_micros_per_request: f64,
+    /// Of 100 requests 99 took no longer, milliseconds.
+    p99: f64,
+}
+
+/// Looks whether wrk is there.
+pub(crate) fn require_wrk() -> Result<()> {
+    require("wrk")
+}
+
+fn require(program: &str) -> Result<()> {
+    match Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(_) => Ok(()),
+        Err(_) => bail!(Skip(format!("{program} is not installed (apt-get install {program})"))),
+    }
 }
 
 pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
-    for program in ["wrk", "nginx"] {
-        if Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            bail!(Skip(format!("{program} is not installed (apt-get install {program})")));
-        }
-    }
+    require_wrk()?;
+    require("nginx")?;
     let namespace = Namespace::new()?;
     let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
     let pair = Pair::new()?;
@@ -50,18 +61,19 @@ pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
         promise,
     };
     Ok(vec![
-        row("requests per second", |load| load.requests_per_second, Some(Promise::RatioAtLeast(1.0))),
+        row("requests per second", |load| load.requests_per_second, Some(Promise::RatioAtLeast(1.3))),
+        row("p99, ms", |load| load.p99, Some(Promise::RatioAtMost(1.0))),
         row("processor time per request, us", |load| load.cpu_micros_per_request, None),
     ])
 }
 
 /// Loads a server for a while.
-fn load(namespace: &Namespace, url: &str, process: u32) -> Result<Load> {
+pub(crate) fn load(namespace: &Namespace, url: &str, process: u32) -> Result<Load> {
     let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default();
     let host: std::net::IpAddr = address.parse()?;
     namespace.run(|| Http::connect((host, 80).into())?.request("GET", PAGE))?;
     let (start, cpu) = (Instant::now(), cpu_time(process)?);
-    let output = namespace.command("wrk").args(["-t1", "-c50", &format!("-d{SECONDS}s"), url]).output()?;
+    let output = namespace.command("wrk").args(["-t1", "-c50", "--latency", &format!("-d{SECONDS}s"), url]).output()?;
     let (elapsed, used) = (start.elapsed(), cpu_time(process)? - cpu);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let requests =
@@ -70,7 +82,22 @@ fn load(namespace: &Namespace, url: &str, process: u32) -> Result<Load> {
         bail!("the server failed under load: {text}");
     }
     let requests: f64 = requests.parse()?;
-    Ok(Load { requests_per_second: requests / elapsed.as_secs_f64(), cpu_micros_per_request: used.as_secs_f64() * 1e6 / requests })
+    let p99 = text.lines().find_map(|line| line.trim().strip_prefix("99%")).and_then(|time| milliseconds(time.trim()));
+    Ok(Load {
+        requests_per_second: requests / elapsed.as_secs_f64(),
+        cpu_micros_per_request: used.as_secs_f64() * 1e6 / requests,
+        p99: p99.with_context(|| format!("no p99 from wrk: {text}"))?,
+    })
+}
+
+/// A time as wrk writes it.
+fn milliseconds(text: &str) -> Option<f64> {
+    let (number, factor) = match (text.strip_suffix("us"), text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), ..) => (number, 1e-3),
+        (_, Some(number), _) => (number, 1.0),
+        (.., number) => (number?, 1e3),
+    };
+    Some(number.parse::<f64>().ok()? * factor)
 }
 
 /// nginx with one worker and no log, in the pair's server namespace; ended when dropped.

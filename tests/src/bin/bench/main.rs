@@ -1,13 +1,16 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `blocks`, `memory`, `random`, `timers`, `logs`, `dieharder`, `stores`; all of
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `connections`, `latency`, `blocks`, `memory`, `random`, `timers`, `logs`,
+//! `dieharder`, `stores`; all of
 //! them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
 //! machines drift; figures are medians.
 #![forbid(unsafe_code)]
 
 mod blocks;
 mod boot;
+mod connections;
 mod http;
+mod latency;
 mod memory;
 mod services;
 mod sizes;
@@ -29,6 +32,8 @@ const SECTIONS: &[(&str, Section)] = &[
     ("boot", boot::rows),
     ("http", http::rows),
     ("streams", streams::rows),
+    ("connections", connections::rows),
+    ("latency", latency::rows),
     ("blocks", blocks::rows),
     ("memory", memory::rows),
     ("random", services::random),
