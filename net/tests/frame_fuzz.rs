@@ -86,6 +86,9 @@ async fn round() {
             repair(&mut frame);
         }
         frame.truncate(1514);
+        if claims_anothers_address(&frame) {
+            continue;
+        }
         attacker.send(&frame);
         if chance(30) {
             fogbow::task::yield_now().await;
@@ -112,15 +115,18 @@ async fn round() {
     assert!(statistics.tcp_memory <= LIMIT / 8, "{statistics:?}");
 }
 
-/// Connects. Frames may have said that the client's address is the attacker's, which is believed until it is asked for again, a minute later.
+/// Whether an ARP message says that the server's or the client's address is somewhere else. Who lies so on a link has cut a host off for as long as an
+/// entry is believed, whatever the stacks do: what this test is about is all the rest.
+fn claims_anothers_address(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[8, 6]) && matches!(frame.get(28..32), Some([10, 0, 0, 1 | 2]))
+}
+
+/// Connects, which takes no longer than a request that is lost once needs.
 async fn connect(client: &Direct) -> TcpStream {
     let started = time::now();
-    loop {
-        match client.connect(Network::at(1, 7)).await {
-            Ok(stream) => return stream,
-            Err(error) => assert!(started.elapsed() < Duration::from_secs(90), "not served for 90 seconds: {error}"),
-        }
-    }
+    let stream = client.connect(Network::at(1, 7)).await;
+    assert!(started.elapsed() < Duration::from_secs(5), "served after {:?} only", started.elapsed());
+    stream.unwrap_or_else(|error| panic!("an honest client is not served: {error}"))
 }
 
 /// Whether the server echoes.
@@ -146,7 +152,6 @@ fn disguise(frame: &mut [u8], mac: [u8; 6]) {
                 frame[30..34].copy_from_slice(&[10, 0, 0, 1]);
             }
         }
-        // Mostly not the client's address: who lies about that on a link has cut it off.
         _ => frame[28..32].copy_from_slice(&own),
     }
 }

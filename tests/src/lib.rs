@@ -4,6 +4,7 @@
 //! machine is [skipped](Skip) with the reason.
 #![forbid(unsafe_code)]
 
+pub mod attacker;
 pub mod builder;
 pub mod client;
 pub mod faults;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attacks;
 mod block;
 mod clock;
 mod echo;
@@ -41,6 +42,7 @@ fn main() {
         network::trials(),
         proxy::trials(),
         services::trials(),
+        attacks::trials(),
         user_network::trials(),
         virtio::trials(),
         virtio_devices::trials(),

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
 //! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `connections`, `latency`, `blocks`, `memory`, `random`, `timers`, `logs`,
-//! `dieharder`, `stores`; all of
-//! them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around ours in each round, as
+//! `dieharder`, `stores`; all of them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around
+//! ours in each round, as
 //! machines drift; figures are medians.
 #![forbid(unsafe_code)]
 
