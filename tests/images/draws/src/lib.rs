@@ -13,11 +13,12 @@ fogbow::arguments!();
 /// Bytes of a large draw.
 const LARGE: usize = 1 << 20;
 
-/// Draws of each kind that are measured in one round; the quickest of [`ROUNDS`] counts, as the machine may be busy.
-const SMALL_DRAWS: u32 = 100_000;
-const LARGE_DRAWS: u32 = 64;
-const CLOCK_READINGS: u32 = 100_000;
-const ROUNDS: u32 = 8;
+/// Draws of each kind that are measured in one round: less than a millisecond's, so that on a busy machine some rounds are not interrupted. The
+/// quickest of [`ROUNDS`] counts.
+const SMALL_DRAWS: u32 = 2000;
+const LARGE_DRAWS: u32 = 1;
+const CLOCK_READINGS: u32 = 2000;
+const ROUNDS: u32 = 500;
 
 /// Prints nanoseconds for a draw of 32 bytes, gigabytes per second of large ones, and nanoseconds for a reading of the clock; or does what an argument
 /// says.
