@@ -17,7 +17,11 @@ const KILLS: usize = 12;
 const CHANGES: usize = 40;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    super::on(&[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio], "kv_loses_nothing_acknowledged_when_killed", loses_nothing)
+    super::on(
+        &[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode],
+        "kv_loses_nothing_acknowledged_when_killed",
+        loses_nothing,
+    )
 }
 
 /// What a client knows of the store.
