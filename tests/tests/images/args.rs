@@ -5,7 +5,7 @@ use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::guest::Ended;
 use libtest_mimic::Trial;
 
-const PLACES: [Place; 3] = [Place::Unix, Place::Spt, Place::Hvt];
+const PLACES: [Place; 5] = [Place::Unix, Place::Spt, Place::Hvt, Place::Muen, Place::Genode];
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
