@@ -11,7 +11,7 @@ use crate::progress::{self, Progress};
 use crate::resolve::{Resolved, Target};
 use crate::verify::{self, Verified};
 use crate::workspace::Workspace;
-use crate::{compile, disk, files, generate, genode, muen};
+use crate::{compile, disk, files, generate, genode, libvirt, muen, run};
 
 /// A built image, or on unix a program.
 #[derive(Clone, Debug)]
@@ -71,4 +71,13 @@ pub(crate) fn disk(built: &Built, arguments: &[String], progress: &Progress) -> 
     files::write_if_changed(&path, &bytes)?;
     progress.say("Wrote", format_args!("{}, {}", files::display(&path), progress::size(bytes.len() as u64)));
     Ok(path)
+}
+
+/// Writes the description of a machine for libvirt that starts an image with these arguments.
+pub(crate) fn libvirt(built: &Built, arguments: &[String], progress: &Progress) -> anyhow::Result<()> {
+    let image = std::path::absolute(&built.path).with_context(|| format!("cannot find {}", built.path.display()))?;
+    let path = built.path.with_extension("virtio.libvirt.xml");
+    files::write_if_changed(&path, libvirt::domain(&built.resolved, &image, &run::line(arguments)?))?;
+    progress.say("Wrote", files::display(&path));
+    Ok(())
 }

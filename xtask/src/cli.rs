@@ -32,7 +32,7 @@ pub(crate) enum Command {
         /// Write a disk as well that boots the image by GRUB: dist/NAME.virtio.img
         #[arg(long)]
         disk: bool,
-        /// The image's own arguments, for the disk
+        /// The image's own arguments, for the disk and for libvirt.xml (virtio)
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -130,7 +130,7 @@ pub(crate) struct RunArgs {
     /// Boot from a disk, as `build --disk` writes it (virtio)
     #[arg(long)]
     pub(crate) disk: bool,
-    /// Let the machine wait for gdb on port 1234 before its first instruction (virtio)
+    /// Wait for gdb on port 1234 of the loopback before the image's first instruction (virtio, hvt, spt)
     #[arg(long)]
     pub(crate) gdb: bool,
     /// Run under this tender, a path or a program such as solo5-spt, instead of ours

@@ -24,6 +24,7 @@ mod files;
 mod generate;
 mod genode;
 mod kv;
+mod libvirt;
 mod long;
 mod muen;
 mod new;
@@ -58,9 +59,16 @@ fn execute(command: &Command, progress: &Progress) -> anyhow::Result<ExitCode> {
     match command {
         Command::New { path } => new::create(&workspace, path, progress)?,
         Command::Build { build, disk, arguments } => {
-            anyhow::ensure!(*disk || arguments.is_empty(), "arguments are for --disk: an image without one gets them when it is run");
+            let has_machine = build.target == resolve::Target::Virtio;
+            anyhow::ensure!(
+                has_machine || arguments.is_empty(),
+                "arguments are for the machines of virtio: other images get them when they are run"
+            );
             let built = build::build(&workspace, build, progress)?;
             println!("{}", files::display(&built.path));
+            if has_machine {
+                build::libvirt(&built, arguments, progress)?;
+            }
             if *disk {
                 println!("{}", files::display(&build::disk(&built, arguments, progress)?));
             }

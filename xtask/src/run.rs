@@ -94,7 +94,7 @@ fn command(built: &Built, tender: Option<PathBuf>, plan: &Plan) -> anyhow::Resul
 }
 
 /// Arguments as the one line that a guest gets.
-fn line(arguments: &[String]) -> anyhow::Result<String> {
+pub(crate) fn line(arguments: &[String]) -> anyhow::Result<String> {
     let words = arguments.iter().map(|argument| quote(argument)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(words.join(" "))
 }

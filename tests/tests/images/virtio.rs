@@ -1,5 +1,6 @@
 //! What the virtio target alone has: several machines, memory maps, clocks that may be missing.
 
+use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     for machine in ["pc", "q35"] {
         trials.push(super::trial(&format!("boots_from_a_disk_on_{machine}"), Place::Virtio, move || boots_from_a_disk(machine)));
     }
+    trials.push(super::trial("libvirt_xml_is_valid", Place::Virtio, libvirt_is_valid));
     trials.push(super::trial("uses_memory_beyond_4_gib", Place::Virtio, uses_much_memory));
     trials.push(super::trial("says_what_it_lacks_without_a_clock", Place::Virtio, without_clock));
     for (options, clock) in CLOCKS {
@@ -71,6 +73,18 @@ fn boots_from_a_disk(machine: &str) -> Result<()> {
     let drive = format!("file={},format=raw,if=ide,snapshot=on", disk.display());
     let ended = builder::boot(None, &Run { tender: &["-machine", machine, "-drive", &drive], ..Run::default() })?.ended()?;
     ensure!(ended.console.contains("started by multiboot") && ended.console.contains("no fault is called 'no such'"), "{ended:?}");
+    Ok(())
+}
+
+/// By libvirt's own schema.
+fn libvirt_is_valid() -> Result<()> {
+    for (image, arguments) in [("http", &["--ipv4=10.0.0.2/24", "--logs=*:info", "--x='<&>\""][..]), ("hello", &[])] {
+        builder::xtask(&[&["build", image, "--target", "virtio", "--"], arguments].concat())?;
+        let file = builder::root().join(format!("dist/{image}.virtio.libvirt.xml"));
+        let validated = Command::new("virt-xml-validate").arg(file).arg("domain").output();
+        let validated = validated.map_err(|error| Skip(format!("virt-xml-validate: {error}; install libvirt-clients")))?;
+        ensure!(validated.status.success(), "{image}: {}", String::from_utf8_lossy(&validated.stderr));
+    }
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! QEMU: how an image for the virtio target is run.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
 use fogbow_tender::manifest::DeviceKind;
@@ -15,6 +16,10 @@ const QEMU: &str = "qemu-system-x86_64";
 /// Memory in mebibytes, where nothing else is asked for.
 const MEMORY: u32 = 64;
 
+/// Accelerators, each with the processor that goes with it.
+const KVM: [&str; 2] = ["kvm", "host"];
+const TCG: [&str; 2] = ["tcg", "max"];
+
 /// What is booted.
 pub(super) enum Boot<'a> {
     /// An image with a command line.
@@ -27,11 +32,7 @@ pub(super) enum Boot<'a> {
 pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan) -> anyhow::Result<Command> {
     let mut command = Command::new(QEMU);
     command.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
-    let [accelerator, processor] = if has_virtualization(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) && may_use_kvm() {
-        ["kvm", "host"]
-    } else {
-        ["tcg", "max"]
-    };
+    let [accelerator, processor] = if kvm_works() { KVM } else { TCG };
     command.args(["-accel", accelerator, "-cpu", processor]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     command.args(["-m", &args.mem.unwrap_or(MEMORY).to_string()]);
@@ -109,8 +110,22 @@ fn has_virtualization(cpuinfo: &str) -> bool {
     flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")
 }
 
-fn may_use_kvm() -> bool {
-    std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
+/// Whether QEMU runs machines by KVM here: the processor can, and QEMU sets a machine up, which it may fail to do where the kernel and QEMU do not fit.
+fn kvm_works() -> bool {
+    has_virtualization(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) && starts(KVM)
+}
+
+/// Whether QEMU sets up a machine; takes less than a tenth of a second.
+fn starts([accelerator, processor]: [&str; 2]) -> bool {
+    let mut command = Command::new(QEMU);
+    command.args(["-machine", "q35", "-accel", accelerator, "-cpu", processor, "-m", "16", "-S"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-monitor", "stdio"]);
+    let Ok(mut child) = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return false };
+    if let Some(mut monitor) = child.stdin.take() {
+        // A QEMU that has failed already does not read it, which its status tells.
+        let _ = monitor.write_all(b"quit\n");
+    }
+    child.wait().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -138,6 +153,15 @@ mod tests {
             options(DeviceKind::Block, "a,b.img"),
             "-drive if=none,id=x,format=raw,discard=unmap,detect-zeroes=unmap,file=a,,b.img -device virtio-blk-pci,drive=x"
         );
+    }
+
+    #[test]
+    fn a_machine_that_qemu_cannot_set_up_is_told() {
+        if Command::new(QEMU).arg("--version").output().is_ok() {
+            assert!(starts(TCG));
+        }
+        assert!(!starts(["tcg", "no-such-processor"]));
+        assert!(!starts(["no-such-accelerator", "max"]));
     }
 
     #[test]
