@@ -20,6 +20,7 @@ use crate::tender;
 use crate::workspace::Workspace;
 
 mod disks;
+mod gdb;
 mod plan;
 mod ports;
 mod qemu;
@@ -36,7 +37,7 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
     if !target.has_tender() {
         ensure!(args.tender.is_none() || target == Target::Unix, "--tender is for spt and hvt: {target} images run in QEMU");
     }
-    ensure!(!args.gdb || target == Target::Virtio, "--gdb is for virtio, whose machine QEMU can stop: {target} has no such thing");
+    ensure!(!args.gdb || gdb::is_on(target), "--gdb is for virtio, hvt and spt: start {target} images in gdb itself");
     ensure!(!args.disk || target == Target::Virtio, "--disk is for virtio, whose machines boot disks: {target} has no such thing");
     let mut build = args.build.clone();
     build.stack.extend(implied_stacks(&Application::find(workspace, &build.app)?.manifest, args));
@@ -48,11 +49,14 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
     let mut command = match target {
         Target::Virtio if args.disk => qemu::command(&qemu::Boot::Disk(&build::disk(&built, &plan.arguments, progress)?), args, &plan)?,
         Target::Virtio => qemu::command(&qemu::Boot::Kernel(&built.path, &line(&plan.arguments)?), args, &plan)?,
-        _ => command(&built, tender, &plan)?,
+        _ => command(&built, tender, &plan, args.gdb)?,
     };
     progress.say("Running", shell_line(&command));
     if !progress.is_quiet() {
         plan.places.iter().for_each(|place| eprintln!("{place}"));
+        if args.gdb {
+            eprintln!("{}", gdb::hint(&built.path));
+        }
     }
     if target == Target::Virtio {
         return qemu::run(&mut command);
@@ -77,7 +81,7 @@ fn tender(workspace: &Workspace, args: &RunArgs, progress: &Progress) -> anyhow:
 }
 
 /// The program under its tender, or by itself where there is none.
-fn command(built: &Built, tender: Option<PathBuf>, plan: &Plan) -> anyhow::Result<Command> {
+fn command(built: &Built, tender: Option<PathBuf>, plan: &Plan, is_debugged: bool) -> anyhow::Result<Command> {
     let Some(tender) = tender else {
         let mut command = Command::new(&built.path);
         for argument in &plan.arguments {
@@ -85,7 +89,7 @@ fn command(built: &Built, tender: Option<PathBuf>, plan: &Plan) -> anyhow::Resul
         }
         return Ok(command);
     };
-    let mut command = Command::new(tender);
+    let mut command = gdb::command(&tender, built.resolved.target, is_debugged);
     command.args(plan.tender_options()).arg("--").arg(&built.path);
     for argument in &plan.arguments {
         command.arg(quote(argument)?);

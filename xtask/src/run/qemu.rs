@@ -37,7 +37,7 @@ pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan) -> anyhow::R
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     command.args(["-m", &args.mem.unwrap_or(MEMORY).to_string()]);
     if args.gdb {
-        command.args(["-gdb", "tcp:127.0.0.1:1234", "-S"]);
+        command.args(["-gdb", &format!("tcp:127.0.0.1:{}", super::gdb::PORT), "-S"]);
     }
     for attachment in &plan.attachments {
         let [backend, device] = device(attachment)?;

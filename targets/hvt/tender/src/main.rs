@@ -11,12 +11,13 @@
 //! - It allocates nothing and makes one system call for each frame or block.
 //!
 //! # Limits
-//! Linux with KVM on x86-64; one processor, at most 4 GiB. No debugger and no core dumps.
+//! Linux with KVM on x86-64; one processor, at most 4 GiB. No core dumps.
 
 mod boot;
 mod cpu;
 mod devices;
 mod end;
+mod gdb;
 mod hypercall;
 mod memory;
 mod ring;
@@ -93,6 +94,8 @@ enum RunError {
     Worker(#[from] WorkerError),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    #[error(transparent)]
+    Debug(#[from] gdb::DebugError),
 }
 
 /// Runs the image that the command line names. The process ends with the guest, so only errors from before come back.
@@ -133,7 +136,7 @@ fn run(command_line: &CommandLine) -> Result<Infallible, RunError> {
     let devices: &'static Devices = Box::leak(Box::new(Devices::new(devices.collect())));
     let guest = machine.with_memory(memory, layout.entry)?;
     drop(file);
-    confine_and_run(guest, memory, devices, kick.zip(size.ring()))
+    confine_and_run(guest, memory, devices, kick.zip(size.ring()), command_line.gdb)
 }
 
 /// Starts the network ring's thread if there is a ring, closes the sandbox, runs the guest, and ends as it ended.
@@ -142,6 +145,7 @@ fn confine_and_run(
     memory: &'static GuestMemory,
     devices: &'static Devices,
     ring: Option<(EventFd, u64)>,
+    gdb: Option<u16>,
 ) -> Result<Infallible, RunError> {
     let stdout = io::stdout();
     let mut hypercalls = Hypercalls::new(memory, devices, stdout.as_fd());
@@ -155,6 +159,9 @@ fn confine_and_run(
     // A guest asks for deadlines in nanoseconds; the kernel's usual slack is 50 microseconds. Not worth failing for.
     let _ = set_current_timer_slack(NonZeroU64::new(1));
     end::reserve_for_messages();
+    if let Some(port) = gdb {
+        end::now(gdb::run(guest, hypercalls, port)?);
+    }
     filter.confine_this_thread()?;
     // No way back from here: what returning would drop takes system calls that are no longer allowed.
     match guest.run(&mut hypercalls) {

@@ -3,7 +3,7 @@
 //! It works with every KVM that Linux has: on VT-x, on SVM, and on software hypervisors that emulate ring 0. One processor, one memory
 //! region, no interrupt controller and no timer: a guest waits by a hypercall.
 
-use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region, kvm_xcrs};
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, KVM_MAX_CPUID_ENTRIES, kvm_debug_exit_arch, kvm_userspace_memory_region, kvm_xcrs};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuExit, VcpuFd, VmFd};
 use std::os::fd::{AsRawFd, RawFd};
 use vmm_sys_util::errno;
@@ -36,6 +36,19 @@ pub(crate) struct Guest<'m> {
     _vm: VmFd,
     vcpu: VcpuFd,
     memory: &'m GuestMemory,
+}
+
+/// How far a guest came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Progress {
+    /// A hypercall was served.
+    Served,
+    /// The guest ended with this status.
+    Ended(i32),
+    /// A signal came.
+    Interrupted,
+    /// Something that the debugger waits for: a breakpoint, or the end of a step.
+    Debug(kvm_debug_exit_arch),
 }
 
 /// Why this host cannot run a guest.
@@ -237,20 +250,42 @@ impl Guest<'_> {
     /// [`Stop`]: it was stopped before.
     pub(crate) fn run(&mut self, hypercalls: &mut Hypercalls<'_>) -> Result<i32, Stop> {
         loop {
-            let exit = match self.vcpu.run() {
-                Ok(VcpuExit::IoOut(port, data)) => Exit::Out(port, data.try_into().ok().map(u32::from_le_bytes)),
-                Ok(exit) => Exit::from(exit),
-                Err(error) if error.errno() == libc::EINTR => continue,
-                Err(error) => Exit::Failed(error),
-            };
-            let (number, address) = match exit {
-                Exit::Out(port, Some(value)) if port >= PORT_BASE => (port - PORT_BASE, value),
-                exit => return Err(self.explain(exit)),
-            };
-            if let Next::Halt(status) = hypercalls.serve(number, u64::from(address))? {
+            if let Progress::Ended(status) = self.advance(hypercalls)? {
                 return Ok(status);
             }
         }
+    }
+
+    /// Runs the guest up to its next hypercall, and serves that.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub(crate) fn advance(&mut self, hypercalls: &mut Hypercalls<'_>) -> Result<Progress, Stop> {
+        let exit = match self.vcpu.run() {
+            Ok(VcpuExit::IoOut(port, data)) => Exit::Out(port, data.try_into().ok().map(u32::from_le_bytes)),
+            Ok(VcpuExit::Debug(debug)) => return Ok(Progress::Debug(debug)),
+            Ok(exit) => Exit::from(exit),
+            Err(error) if error.errno() == libc::EINTR => return Ok(Progress::Interrupted),
+            Err(error) => Exit::Failed(error),
+        };
+        let (number, address) = match exit {
+            Exit::Out(port, Some(value)) if port >= PORT_BASE => (port - PORT_BASE, value),
+            exit => return Err(self.explain(exit)),
+        };
+        Ok(match hypercalls.serve(number, u64::from(address))? {
+            Next::Halt(status) => Progress::Ended(status),
+            Next::Resume => Progress::Served,
+        })
+    }
+
+    /// The processor, for the debugger.
+    pub(crate) fn vcpu(&self) -> &VcpuFd {
+        &self.vcpu
+    }
+
+    /// The guest's memory, for the debugger.
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        self.memory
     }
 
     fn explain(&mut self, exit: Exit) -> Stop {

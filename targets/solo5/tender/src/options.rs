@@ -1,7 +1,7 @@
 //! The command line of a tender: the same options with the same meaning as Solo5's tenders take.
 //!
 //! ```text
-//! TENDER [--mem=MB] [--net:NAME=IFACE|@FD|user[,OPTION...]] [--net-mac:NAME=MAC]
+//! TENDER [--mem=MB] [--gdb=PORT] [--net:NAME=IFACE|@FD|user[,OPTION...]] [--net-mac:NAME=MAC]
 //!        [--net-offload:NAME=yes|no] [--net-pcap:NAME=PATH] [--block:NAME=PATH] [--block-sector-size:NAME=BYTES] [--] IMAGE [ARGUMENT...]
 //! ```
 //!
@@ -50,6 +50,8 @@ pub struct CommandLine {
     pub image: PathBuf,
     /// The guest's own arguments.
     pub arguments: Vec<OsString>,
+    /// The port of the loopback at which a debugger is waited for.
+    pub gdb: Option<u16>,
 }
 
 /// What one device is to be attached to.
@@ -123,6 +125,9 @@ pub enum OptionsError {
     /// `--mem` is not a number of mebibytes.
     #[error("Malformed argument to --mem: `{0}' is not a whole number of megabytes from 1 up; write for example --mem=32")]
     Memory(String),
+    /// `--gdb` is not a port.
+    #[error("Malformed argument to --gdb: `{0}' is not a port; write for example --gdb=1234")]
+    Port(String),
     /// Not `NAME=VALUE`.
     #[error("{option} wants NAME=VALUE, with a name of letters and digits, and got `{found}': write for example {example}")]
     Malformed {
@@ -220,7 +225,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, O
     }
     let image = image.or_else(|| arguments.next()).ok_or(OptionsError::MissingImage)?;
     let mut command_line =
-        CommandLine { memory_size: DEFAULT_MEMORY, devices: Vec::new(), image: image.into(), arguments: arguments.collect() };
+        CommandLine { memory_size: DEFAULT_MEMORY, devices: Vec::new(), image: image.into(), arguments: arguments.collect(), gdb: None };
     for option in &given {
         command_line.take(option)?;
     }
@@ -243,6 +248,7 @@ pub fn help(program: &str) -> String {
          \x20 --net-pcap:NAME=PATH                record the frames of net device NAME for Wireshark in the file PATH\n\
          \x20 --block:NAME=PATH                   attach block device NAME to the file or block device PATH\n\
          \x20 --block-sector-size:NAME=BYTES      sector size of block device NAME (512)\n\
+         \x20 --gdb=PORT                          wait for gdb on this port of the loopback (hvt alone; without the sandbox)\n\
          \x20 --help                              this text\n\
          \x20 --version                           the tender's version and that of its ABI\n"
     )
@@ -271,6 +277,9 @@ impl CommandLine {
         let bytes = option.as_bytes();
         if let Some(value) = bytes.strip_prefix(b"--mem=") {
             self.memory_size = parse_memory(value)?;
+        } else if let Some(value) = bytes.strip_prefix(b"--gdb=") {
+            let port = str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            self.gdb = Some(port.ok_or_else(|| OptionsError::Port(text(value)))?);
         } else if let Some(rest) = bytes.strip_prefix(b"--net:") {
             let (name, value) = name_and_value("--net", rest, "--net:service=tap0")?;
             let new = parse_net_source(&name, value)?;

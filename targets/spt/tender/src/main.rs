@@ -92,6 +92,8 @@ enum TenderError {
     Memory(#[from] MemoryError),
     #[error(transparent)]
     Events(#[from] EventError),
+    #[error("--gdb: an spt image is a process, which gdbserver debugs: gdbserver 127.0.0.1:{0} fogbow-spt-tender IMAGE")]
+    Gdb(u16),
     #[error("cannot catch the guest's faults: {0}")]
     Fault(io::Error),
     #[error(transparent)]
@@ -107,6 +109,9 @@ fn run(command_line: &CommandLine) -> Result<Infallible, TenderError> {
 
 /// Everything up to the guest's first instruction but the sandbox's last step.
 fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> {
+    if let Some(port) = command_line.gdb {
+        return Err(TenderError::Gdb(port));
+    }
     let path: &Path = &command_line.image;
     let image_error = |source| TenderError::Image { image: path.to_owned(), source };
     let file = File::open(path).map_err(|source| TenderError::Open { image: path.to_owned(), source })?;
