@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `http`, `streams`, `connections`, `latency`, `blocks`, `memory`, `random`, `timers`, `logs`,
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `machines`, `http`, `streams`, `connections`, `latency`, `blocks`, `memory`, `random`, `timers`, `logs`,
 //! `dieharder`, `stores`; all of them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around
 //! ours in each round, as
 //! machines drift; figures are medians.
@@ -11,6 +11,7 @@ mod boot;
 mod connections;
 mod http;
 mod latency;
+mod machines;
 mod memory;
 mod services;
 mod sizes;
@@ -30,6 +31,7 @@ type Section = fn(&Options) -> Result<Vec<Row>>;
 const SECTIONS: &[(&str, Section)] = &[
     ("sizes", sizes::rows),
     ("boot", boot::rows),
+    ("machines", machines::rows),
     ("http", http::rows),
     ("streams", streams::rows),
     ("connections", connections::rows),
