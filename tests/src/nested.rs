@@ -33,12 +33,7 @@ pub struct Case {
     /// A script for busybox's `sh`, which has 120 seconds. `tender` runs an image of `/images`, the http example's files are in `/htdocs`,
     /// and `tap0` is there with the address 10.0.0.1/24.
     pub script: String,
-    /// What gdb on the host is told, over `/dev/ttyS1` of the machine, once the script prints [`WAITING`]; nothing without a debugger.
-    pub gdb: Vec<String>,
 }
-
-/// What a tender prints that waits for gdb.
-const WAITING: &str = "waiting for gdb";
 
 /// How long a case may take until it ends. More than its script has: that is ended inside, and the cases after it run on.
 const CASE_PATIENCE: Duration = Duration::from_secs(180);
@@ -47,8 +42,6 @@ const CASE_PATIENCE: Duration = Duration::from_secs(180);
 #[derive(Clone, Debug)]
 pub struct Report {
     console: String,
-    /// What gdb printed.
-    debugger: String,
     /// Why it did not run to its end.
     stopped: Option<String>,
 }
@@ -69,7 +62,6 @@ pub fn run(images: &[&str], cases: &[Case]) -> Result<Report> {
         eprintln!("the nested machine stopped with {} of {} cases to go, and is booted once more: {stopped}", left.len(), cases.len());
         let again = boot(images, &left)?;
         report.console.push_str(&again.console);
-        report.debugger.push_str(&again.debugger);
         report.stopped = again.stopped;
     }
     Ok(report)
@@ -85,47 +77,19 @@ fn boot(images: &[&str], cases: &[Case]) -> Result<Report> {
     // KVM deaf to interrupts, pending in its APIC for ever; the other then spins until it answers a call, which Linux sees as a soft lockup.
     command.args(["-M", "q35", "-accel", "tcg,thread=single", "-cpu", "EPYC,+svm,+npt", "-smp", "2", "-m", "512"]);
     command.args(["-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio"]);
-    let folder = tempfile::tempdir()?;
-    let line = folder.path().join("gdb");
-    command.args(["-chardev", &format!("socket,id=gdb,path={},server=on,wait=off", line.display()), "-serial", "chardev:gdb"]);
     command.arg("-kernel").arg(parts.join("vmlinuz")).arg("-initrd").arg(initial.path());
     // A panic reboots at once, which ends QEMU. Linux's check of the timer and its watchdog only measure how much of a processor QEMU gets: the
     // former panics at a twentieth.
     command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check nowatchdog"]);
     let guest = Guest::start(command)?;
-    let mut debugger = String::new();
-    let mut follow = || -> Result<()> {
-        // Patience is for each case, not for all together.
-        for case in cases {
-            if !case.gdb.is_empty() {
-                guest.wait_for_within(WAITING, CASE_PATIENCE)?;
-                debugger.push_str(&debug(&line, &case.gdb)?);
-            }
-            guest.wait_for_within(&format!("<<< {} ", case.name), CASE_PATIENCE)?;
-        }
-        guest.wait_for_within(ALL_RAN, CASE_PATIENCE)
-    };
-    let stopped = follow().err().map(|error| format!("{error:#}"));
+    // Patience is for each case, not for all together.
+    let ends = cases.iter().map(|case| format!("<<< {} ", case.name)).chain([ALL_RAN.to_owned()]);
+    let stopped = ends.into_iter().find_map(|end| guest.wait_for_within(&end, CASE_PATIENCE).err()).map(|error| format!("{error:#}"));
     // The serial line ends its lines as terminals do.
-    Ok(Report { console: guest.console().replace('\r', ""), debugger, stopped })
-}
-
-/// Runs gdb with these commands on the other end of `line`.
-fn debug(line: &std::path::Path, commands: &[String]) -> Result<String> {
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "--batch", "-ex", "set remotetimeout 60", "-ex", &format!("target remote {}", line.display())]);
-    gdb.args(commands.iter().flat_map(|command| ["-ex", command]));
-    let output = gdb.stdin(Stdio::null()).output().map_err(|error| Skip(format!("gdb: {error}; install gdb")))?;
-    Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    Ok(Report { console: guest.console().replace('\r', ""), stopped })
 }
 
 impl Report {
-    /// What gdb printed.
-    #[must_use]
-    pub fn debugger(&self) -> &str {
-        &self.debugger
-    }
-
     /// How the script of the case `name` ended.
     ///
     /// # Errors
@@ -192,7 +156,7 @@ mod tests {
     #[test]
     fn a_report_has_what_stands_between_a_cases_lines() {
         let console = "boot\n\n>>> a\nhello\n\n<<< a 64\n\n>>> ab\nno end".to_owned();
-        let report = Report { console, debugger: String::new(), stopped: None };
+        let report = Report { console, stopped: None };
         assert_eq!(report.case("a").unwrap(), Ended { status: Some(64), console: "hello\n".to_owned() });
         assert!(report.case("ab").is_err());
         assert!(report.case("b").is_err());

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use fogbow_tests::Skip;
-use fogbow_tests::builder;
 use fogbow_tests::faults::FAULTS;
 use fogbow_tests::guest::Ended;
 use fogbow_tests::nested::{self, Case, Report};
@@ -42,8 +41,7 @@ fn into_trial(test: Test) -> Trial {
         })?;
         let ended = report.case(&test.case.name)?;
         ensure!(ended.status == Some(test.status), "not status {}: {ended:?}", test.status);
-        let console = format!("{}{}", ended.console, if test.case.gdb.is_empty() { "" } else { report.debugger() });
-        (test.verdict)(&Ended { console, ..ended })
+        (test.verdict)(&ended)
     })
 }
 
@@ -57,7 +55,7 @@ fn prints(name: &str, script: &str, status: i32, text: &'static str) -> Test {
 }
 
 fn test(name: &str, script: &str, status: i32, verdict: impl Fn(&Ended) -> Result<()> + Send + Sync + 'static) -> Test {
-    Test { case: Case { name: name.to_owned(), script: script.to_owned(), gdb: Vec::new() }, status, verdict: Box::new(verdict) }
+    Test { case: Case { name: name.to_owned(), script: script.to_owned() }, status, verdict: Box::new(verdict) }
 }
 
 fn tests() -> Vec<Test> {
@@ -75,7 +73,6 @@ fn tests() -> Vec<Test> {
         // Pinned to one processor, the tender offers no ring.
         test("http_over_hypercalls", &http("taskset 1", "! grep -q 'network ring'"), 0, answers_everything),
     ];
-    tests.push(gdb());
     tests.extend(FAULTS.iter().map(|fault| {
         let script = format!("tender --mem=64 /images/faults.hvt --fault={}", fault.name);
         prints(&format!("fault_{}_is_stopped", fault.name), &script, 255, fault.machine)
@@ -84,35 +81,6 @@ fn tests() -> Vec<Test> {
     tests.sort_by(|a, b| a.case.name.cmp(&b.case.name));
     tests
 }
-
-/// gdb on the host, in the image through the machine's second serial line: a breakpoint in the application, where it is, and a step.
-fn gdb() -> Test {
-    let symbols = builder::root().join("dist/hello.hvt.debug");
-    let commands = [
-        &*format!("add-symbol-file {}", symbols.display()),
-        "break lib.rs:14",
-        "continue",
-        "info registers cs",
-        "backtrace 1",
-        "delete",
-        "stepi",
-        "continue",
-    ];
-    let mut test = test("gdb_stops_in_the_application", GDB, 0, |ended| {
-        for text in ["Breakpoint 1, ", "examples/hello/src/lib.rs:14", "cs             0x33", "exited normally"] {
-            ensure!(ended.console.contains(text), "no {text:?} in {}", ended.console);
-        }
-        Ok(())
-    });
-    test.case.gdb = commands.map(str::to_owned).to_vec();
-    test
-}
-
-const GDB: &str = "stty -F /dev/ttyS1 raw -echo
-tender --mem=16 --gdb=1234 /images/hello.hvt &
-until nc 127.0.0.1 1234 </dev/ttyS1 >/dev/ttyS1; do kill -0 $! || break; done
-wait $!
-";
 
 /// The date comes first, as the machine around the image has it.
 const CLOCK: &str =

@@ -19,7 +19,7 @@ use crate::{build, tender};
 const IMAGE_TESTS: &str = "fogbow-tests";
 
 /// Programs and files that the tests of images need, with Debian's package of each.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("ping", "iputils-ping"),
@@ -27,6 +27,8 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("grub-mkimage", "grub-common"),
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
     ("virt-xml-validate", "libvirt-clients"),
+    ("gdb", "gdb"),
+    ("gdbserver", "gdbserver"),
 ];
 
 /// A check that is made before anything is run.

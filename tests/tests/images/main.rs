@@ -8,6 +8,7 @@ mod clock;
 mod echo;
 mod endings;
 mod faults;
+mod gdb;
 mod hello;
 mod http;
 mod kv;
@@ -38,6 +39,7 @@ fn main() {
         endings::trials(),
         http::trials(),
         faults::trials(),
+        gdb::trials(),
         kv::trials(),
         network::trials(),
         proxy::trials(),

@@ -213,6 +213,22 @@ impl Debugged<'_, '_> {
         self.guest.vcpu().set_guest_debug(&kvm_guest_debug { control, pad: 0, arch })
     }
 
+    /// Whether the `int3` at `address` is the debugger's; the guest's own goes on to the guest. QEMU's emulation of SVM tells the address after it.
+    fn trapped(&self, address: u64) -> Result<bool, errno::Error> {
+        if self.traps.contains_key(&address) {
+            return Ok(true);
+        }
+        let before = address.wrapping_sub(1);
+        if self.traps.contains_key(&before) {
+            let mut registers = self.guest.vcpu().get_regs()?;
+            registers.rip = before;
+            self.guest.vcpu().set_regs(&registers)?;
+            return Ok(true);
+        }
+        self.apply_with(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_BP)?;
+        Ok(false)
+    }
+
     /// Sets a point; false when there are four.
     fn add(&mut self, point: Point) -> bool {
         if self.points.len() == 4 {
@@ -429,15 +445,11 @@ impl<'m, 'd> BlockingEventLoop for Events<'m, 'd> {
             let reason = match progress {
                 Progress::Ended(status) => Reason::Exited(status as u8),
                 Progress::Debug(debug) if debug.exception == BREAKPOINT => {
-                    if target.traps.contains_key(&debug.pc) {
-                        Reason::SwBreak(())
-                    } else {
-                        // The guest's own.
-                        target
-                            .apply_with(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_BP)
-                            .map_err(|error| WaitForStopReasonError::Target(error.into()))?;
+                    let is_ours = target.trapped(debug.pc).map_err(|error| WaitForStopReasonError::Target(error.into()))?;
+                    if !is_ours {
                         continue;
                     }
+                    Reason::SwBreak(())
                 }
                 Progress::Debug(debug) if debug.dr6 & HIT != 0 => hit(&target.points, debug.dr6),
                 Progress::Debug(debug) if debug.dr6 & STEPPED != 0 || target.is_stepping => Reason::DoneStep,
