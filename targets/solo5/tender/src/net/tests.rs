@@ -69,6 +69,32 @@ fn an_inherited_descriptor_is_taken_once() {
 }
 
 #[test]
+fn headers_are_for_guests_that_take_them() {
+    in_network_namespace(|| {
+        ip("tuntap add fogbow0 mode tap");
+        ip("link set fogbow0 up");
+        let source = tap("fogbow0");
+        let is_headed = |device: &NetDevice| interface::get_tap(device.descriptor.as_fd()).expect("a tap").1;
+        for (frames, headed) in [(Frames::Plain, false), (Frames::Any, true), (Frames::Plain, false)] {
+            let device = open(&source, frames).expect("the tap is there and up");
+            assert_eq!((device.headed, is_headed(&device)), (headed, headed));
+        }
+        // Inherited as the one that opened it made it.
+        for (made, frames, expected) in
+            [(Frames::Any, Frames::Any, Some(true)), (Frames::Any, Frames::Plain, None), (Frames::Plain, Frames::Any, Some(false))]
+        {
+            let device = open(&source, made).expect("the tap is there and up");
+            rustix::io::fcntl_setfd(&device.descriptor, FdFlags::empty()).expect("flags");
+            let number = std::os::fd::IntoRawFd::into_raw_fd(device.descriptor);
+            match open(&NetSource::Descriptor(number), frames) {
+                Ok(device) => assert_eq!(Some(device.headed), expected),
+                Err(error) => assert!(expected.is_none() && matches!(error, NetError::Headed(_)), "{error}"),
+            }
+        }
+    });
+}
+
+#[test]
 fn descriptors_that_were_not_passed_are_refused() {
     assert!(matches!(open(&NetSource::Descriptor(1), Frames::Plain), Err(NetError::Console(1))));
     assert!(matches!(open(&NetSource::Descriptor(i32::MAX), Frames::Plain), Err(NetError::NoDescriptor(_))));
