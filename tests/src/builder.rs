@@ -249,6 +249,19 @@ fn command_in(namespace: Option<&Namespace>, program: &Path) -> Command {
 /// # Errors
 /// When QEMU does not start; [`Skip`] when it is not to be had on this machine.
 pub fn boot(kernel: Option<&Path>, run: &Run<'_>) -> Result<Guest> {
+    let mut command = qemu(run)?;
+    if let Some(kernel) = kernel {
+        let arguments = run.address(Place::Virtio).into_iter().chain(run.arguments.iter().map(|argument| (*argument).to_owned()));
+        command.arg("-kernel").arg(kernel).args(["-append", &arguments.collect::<Vec<_>>().join(" ")]);
+    }
+    Guest::start_in_qemu(command)
+}
+
+/// The command of QEMU with the machine and the devices of `run`, but for what it boots.
+///
+/// # Errors
+/// As [`boot`].
+pub fn qemu(run: &Run<'_>) -> Result<Command> {
     require_qemu()?;
     let mut command = command_in(run.namespace, Path::new(QEMU));
     for default in [["-machine", "q35"], ["-accel", "tcg"], ["-cpu", "max"]].iter().filter(|default| !run.tender.contains(&default[0])) {
@@ -265,11 +278,7 @@ pub fn boot(kernel: Option<&Path>, run: &Run<'_>) -> Result<Guest> {
             command.args(["-device", "virtio-net-pci,netdev=service"]);
         }
     }
-    if let Some(kernel) = kernel {
-        let arguments = run.address(Place::Virtio).into_iter().chain(run.arguments.iter().map(|argument| (*argument).to_owned()));
-        command.arg("-kernel").arg(kernel).args(["-append", &arguments.collect::<Vec<_>>().join(" ")]);
-    }
-    Guest::start_in_qemu(command)
+    Ok(command)
 }
 
 /// A tender's option as QEMU wants it: `--net:NAME=user,hostfwd=...` and `--block:NAME=FILE`; others are QEMU's own.

@@ -54,7 +54,7 @@ pub(crate) enum Command {
     },
     /// Measure what SPECIFICATION.md promises, beside references
     Bench {
-        /// Passed on: sections to measure (sizes, boot, machines, http, streams, blocks, memory, random, timers, logs, dieharder, stores), --solo5 DIRECTORY
+        /// Passed on: sections to measure (sizes, boot, machines, http, streams, blocks, memory, virtio, random, timers, logs, dieharder, stores), --solo5 DIRECTORY
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

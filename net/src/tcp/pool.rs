@@ -81,9 +81,11 @@ impl Pool {
         self.connections -= 1;
     }
 
-    /// How large a buffer of a connection may be by now: between the least and the most.
+    /// How large a buffer of a connection may be by now: between the least and the most. Buffers are powers of two, and a peer that is told of a window
+    /// which its buffer cannot grow to loses what it sends into it.
     pub(crate) fn share(&self) -> usize {
-        (self.left() / FAIR).clamp(self.least, self.most)
+        let most = self.left() / FAIR * RECORDS / (RECORDS + 1);
+        most.checked_ilog2().map_or(0, |exponent| 1 << exponent).clamp(self.least, self.most)
     }
 
     /// The largest buffer that a connection can ever have.
@@ -257,6 +259,17 @@ mod tests {
     }
 
     proptest! {
+        /// A window of that size can be told.
+        #[test]
+        fn a_buffer_can_grow_to_its_share(limit in 1_usize << 16..1 << 24, former in 0_usize..1 << 20) {
+            let mut pool = Pool::new(limit, (2048, 1 << 20), 1);
+            prop_assert!(pool.admit());
+            let mut ring = Ring::default();
+            ring.make_room(former.min(pool.share()), &mut pool);
+            let share = pool.share();
+            prop_assert!(ring.make_room(share, &mut pool) >= share, "{share} of {limit}");
+        }
+
         /// Against a queue of bytes.
         #[test]
         fn a_ring_is_a_queue(operations in proptest::collection::vec((0..3_u8, 0..3000_usize), 1..100)) {

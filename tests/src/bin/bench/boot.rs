@@ -38,7 +38,8 @@ impl Hello {
 
 pub(crate) fn rows(options: &Options) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for place in Place::IMAGES {
+    // Virtual machines have a section of their own.
+    for place in Place::IMAGES.into_iter().filter(|place| *place != Place::Virtio) {
         let name = place.name();
         let (tender, hello) = (builder::tender(place.target())?, Hello::ours(place)?);
         let Some(solo5) = &options.solo5 else {

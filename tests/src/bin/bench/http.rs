@@ -67,6 +67,11 @@ pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
     ])
 }
 
+/// Requests that an image answers per second of the processor time of `process`.
+pub(crate) fn requests_per_cpu_second(namespace: &Namespace, process: u32) -> Result<f64> {
+    Ok(1e6 / load(namespace, &format!("http://{GUEST}{PAGE}"), process)?.cpu_micros_per_request)
+}
+
 /// Loads a server for a while.
 pub(crate) fn load(namespace: &Namespace, url: &str, process: u32) -> Result<Load> {
     let address = url.trim_start_matches("http://").split('/').next().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `machines`, `http`, `streams`, `connections`, `latency`, `blocks`, `memory`, `random`, `timers`, `logs`,
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `machines`, `http`, `streams`, `connections`, `latency`, `blocks`, `memory`, `virtio`, `random`, `timers`, `logs`,
 //! `dieharder`, `stores`; all of them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around
 //! ours in each round, as
 //! machines drift; figures are medians.
@@ -18,6 +18,7 @@ mod sizes;
 #[cfg(feature = "stores")]
 mod stores;
 mod streams;
+mod virtio;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("latency", latency::rows),
     ("blocks", blocks::rows),
     ("memory", memory::rows),
+    ("virtio", virtio::rows),
     ("random", services::random),
     ("timers", services::timers),
     ("logs", services::logs),

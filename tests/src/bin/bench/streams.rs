@@ -17,12 +17,12 @@ use crate::Options;
 
 const ROUNDS: usize = 5;
 const TIME: Duration = Duration::from_secs(3);
-const SINK: u16 = 5001;
-const SOURCE: u16 = 5002;
+pub(crate) const SINK: u16 = 5001;
+pub(crate) const SOURCE: u16 = 5002;
 const PORTS: [u16; 2] = [SINK, SOURCE];
 
 /// Gbit per second, by the clock and by the server's processor time.
-type Rates = (f64, f64);
+pub(crate) type Rates = (f64, f64);
 
 /// The rates of each round, in and out.
 type Rounds = [Vec<Rates>; 2];
@@ -62,6 +62,11 @@ pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
         rows.push(row("unix: the same per core of its processor time", &unix, None, per_core, None));
     }
     Ok(rows)
+}
+
+/// The rates of an image on `place`.
+pub(crate) fn of_image(port: u16, place: Place) -> Result<Rates> {
+    rates(port, |namespace| start_image(namespace, place, &[]))
 }
 
 fn start_image(namespace: &Namespace, place: Place, tender: &[&str]) -> Result<Guest> {
