@@ -2,8 +2,8 @@
 //!
 //! An entry is found by its place and its checksum together: a page that was written anew is another entry.
 
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
-use alloc::vec::Vec;
 
 use hashbrown::HashTable;
 
@@ -35,9 +35,12 @@ struct Entry {
 pub(crate) struct Cache {
     limit: usize,
     size: usize,
-    table: HashTable<usize>,
-    entries: Vec<Entry>,
-    hand: usize,
+    /// The numbers of entries.
+    table: HashTable<u64>,
+    /// In the order in which the hand passes them: those that it has passed follow again behind.
+    entries: VecDeque<Entry>,
+    /// The number of the first entry; those of the others follow.
+    first: u64,
 }
 
 /// Bytes that an entry takes beside what is cached, roughly.
@@ -49,52 +52,52 @@ fn hash(key: NodeRef) -> u64 {
 
 impl Cache {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, size: 0, table: HashTable::new(), entries: Vec::new(), hand: 0 }
+        Self { limit, size: 0, table: HashTable::new(), entries: VecDeque::new(), first: 0 }
     }
 
     pub(crate) fn get(&mut self, key: NodeRef) -> Option<Cached> {
-        let index = *self.table.find(hash(key), |&index| self.entries[index].key == key)?;
-        let entry = &mut self.entries[index];
+        let number = *self.find(key)?;
+        let entry = &mut self.entries[(number - self.first) as usize];
         entry.is_used = true;
         Some(entry.value.clone())
     }
 
+    fn find(&self, key: NodeRef) -> Option<&u64> {
+        self.table.find(hash(key), |&number| self.entries[(number - self.first) as usize].key == key)
+    }
+
     pub(crate) fn insert(&mut self, key: NodeRef, value: Cached) {
         let size = value.size() + OVERHEAD;
-        if size > self.limit || self.table.find(hash(key), |&index| self.entries[index].key == key).is_some() {
+        if size > self.limit || self.find(key).is_some() {
             return;
         }
         while self.size + size > self.limit {
             self.evict_one();
         }
         self.size += size;
-        let index = self.entries.len();
-        self.entries.push(Entry { key, value, is_used: false });
-        let entries = &self.entries;
-        self.table.insert_unique(hash(key), index, |&index| hash(entries[index].key));
+        let number = self.first + self.entries.len() as u64;
+        self.entries.push_back(Entry { key, value, is_used: false });
+        let (entries, first) = (&self.entries, self.first);
+        self.table.insert_unique(hash(key), number, |&number| hash(entries[(number - first) as usize].key));
     }
 
-    /// Evicts the next entry that was not used since the hand last passed. Only called while there are entries.
+    /// Evicts the next entry that was not used since the hand last passed.
     fn evict_one(&mut self) {
-        loop {
-            self.hand %= self.entries.len();
-            let entry = &mut self.entries[self.hand];
-            if !core::mem::take(&mut entry.is_used) {
-                break;
-            }
-            self.hand += 1;
-        }
-        let gone = self.hand;
-        let entry = self.entries.swap_remove(gone);
-        self.size -= entry.value.size() + OVERHEAD;
-        if let Ok(found) = self.table.find_entry(hash(entry.key), |&index| index == gone) {
-            found.remove();
-        }
-        // The entry that was last has taken the place of the one that is gone.
-        if let Some(moved) = self.entries.get(gone) {
-            let last = self.entries.len();
-            if let Some(index) = self.table.find_mut(hash(moved.key), |&index| index == last) {
-                *index = gone;
+        while let Some(mut entry) = self.entries.pop_front() {
+            let number = self.first;
+            self.first += 1;
+            if core::mem::take(&mut entry.is_used) {
+                let behind = self.first + self.entries.len() as u64;
+                if let Some(found) = self.table.find_mut(hash(entry.key), |&other| other == number) {
+                    *found = behind;
+                }
+                self.entries.push_back(entry);
+            } else {
+                self.size -= entry.value.size() + OVERHEAD;
+                if let Ok(found) = self.table.find_entry(hash(entry.key), |&other| other == number) {
+                    found.remove();
+                }
+                return;
             }
         }
     }
@@ -104,6 +107,37 @@ impl Cache {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn chunk(page: u64) -> (NodeRef, Cached) {
+        (NodeRef { page, checksum: 0 }, Cached::Chunk([0; 100].into()))
+    }
+
+    #[test]
+    fn what_is_used_again_stays_while_others_pass() {
+        let mut cache = Cache::new(10 * (100 + OVERHEAD));
+        for page in 0..1000 {
+            for again in [1_000_000, 1_000_001, 1_000_002, 1_000_003] {
+                let (key, value) = chunk(again);
+                let found = cache.get(key).is_some();
+                assert_eq!(found, page > 0, "{again} after {page} others");
+                cache.insert(key, value);
+            }
+            let (key, value) = chunk(page);
+            cache.insert(key, value);
+        }
+    }
+
+    /// What came last is not what goes first.
+    #[test]
+    fn the_oldest_of_those_unused_goes_first() {
+        let mut cache = Cache::new(10 * (100 + OVERHEAD));
+        for page in 0..100 {
+            let (key, value) = chunk(page);
+            cache.insert(key, value);
+        }
+        let kept: alloc::vec::Vec<u64> = (0..100).filter(|&page| cache.find(chunk(page).0).is_some()).collect();
+        assert_eq!(kept, (90..100).collect::<alloc::vec::Vec<_>>());
+    }
 
     proptest! {
         /// What is found is what was put there, and the limit holds.

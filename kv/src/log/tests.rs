@@ -16,6 +16,7 @@ mod faults;
 mod full;
 mod model;
 mod power;
+mod stalls;
 
 /// What a store should hold.
 type Model = BTreeMap<String, Vec<u8>>;

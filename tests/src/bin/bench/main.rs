@@ -57,8 +57,12 @@ struct Options {
 
 fn main() -> Result<()> {
     #[cfg(feature = "stores")]
-    if let Some(path) = std::env::args().skip_while(|word| word != stores::OPEN).nth(1) {
-        return stores::open(path.into());
+    if let [_, what, path] = std::env::args().collect::<Vec<_>>().as_slice() {
+        match what.as_str() {
+            stores::FILL => return stores::fill(path.into()),
+            stores::OPEN => return stores::open(path.into()),
+            _ => {}
+        }
     }
     let options = options(std::env::args().skip(1))?;
     let mut broken = 0;
