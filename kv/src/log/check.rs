@@ -9,13 +9,12 @@ use core::ops::Bound;
 
 use fogbow_block::Block;
 
-use super::entry::{Chunk, Meta, Place, chunk_of, garbage_of, owned};
+use super::entry::{Chunk, Meta, Place, chunk_of, garbage_of, name_of, owned};
 use super::error::Fault;
 use super::layout::{Extent, NodeRef};
 use super::memtable::{Memtable, Slot};
 use super::node::Node;
 use super::space::Space;
-use super::transaction::name_of;
 use super::{Inner, LogStore};
 use crate::Key;
 
@@ -193,7 +192,7 @@ impl<'s, B: Block> Checker<'s, B> {
 
     fn name(&mut self, name: String, value: &[u8]) {
         self.report.values += 1;
-        if Key::new(&name).is_err() {
+        if Key::new(&name).map(Key::as_str) != Ok(&name) {
             self.report.problem(format!("'{name}' is no key"));
         }
         match Meta::parse(value) {

@@ -3,6 +3,8 @@
 //! Keys of the tree begin with a letter: `k` and a key of the store; `o`, an object's number and a chunk's; `g` and the number of an object that no key
 //! leads to, because it is being written or was replaced. Only chunks own pages.
 
+use alloc::borrow::ToOwned;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::layout::{Extent, checksum, u32_at, u64_at};
@@ -29,6 +31,12 @@ pub(crate) fn name_key(text: &str) -> Vec<u8> {
     key.push(NAME);
     key.extend_from_slice(text.as_bytes());
     key
+}
+
+/// The name in a key of the tree.
+pub(crate) fn name_of(key: &[u8]) -> Option<String> {
+    let (&NAME, name) = key.split_first()? else { return None };
+    core::str::from_utf8(name).ok().map(str::to_owned)
 }
 
 pub(crate) fn chunk_key(object: u64, chunk: u64) -> [u8; 17] {

@@ -119,8 +119,8 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(error) => error.fmt(f),
-            Self::Damaged(page) => write!(f, "page {page} of the device is damaged: `cargo xtask kv check` tells what else is"),
-            Self::Entry => f.write_str("an entry of the store makes no sense: `cargo xtask kv check` tells more"),
+            Self::Damaged(page) => write!(f, "page {page} of the device is damaged"),
+            Self::Entry => f.write_str("an entry of the store makes no sense"),
             Self::NoSpace => f.write_str("no space is left"),
             Self::NoMemory => f.write_str("there is no memory for the value: read it in parts"),
             Self::Broken(reason) => write!(f, "the store takes no more writes until it is opened again: {reason}"),
@@ -130,13 +130,21 @@ impl fmt::Display for Fault {
 
 impl Fault {
     pub(crate) fn read(self, key: Key<'_>) -> ReadError {
-        ReadError::Unavailable { key: key.to_string(), reason: self.to_string() }
+        ReadError::Unavailable { key: key.to_string(), reason: self.advice() }
+    }
+
+    /// What it is, and what to do.
+    fn advice(&self) -> String {
+        match self {
+            Self::Damaged(_) | Self::Entry => alloc::format!("{self}: `cargo xtask kv check` tells what else is"),
+            _ => self.to_string(),
+        }
     }
 
     pub(crate) fn write(self, key: Key<'_>) -> WriteError {
         match self {
             Self::NoSpace => WriteError::NoSpace(key.to_string()),
-            fault => WriteError::Unavailable { key: key.to_string(), reason: fault.to_string() },
+            fault => WriteError::Unavailable { key: key.to_string(), reason: fault.advice() },
         }
     }
 }

@@ -10,7 +10,6 @@ use fogbow_block::Block;
 
 use super::entry::{CHUNK, META, Meta, Place, name_key};
 use super::error::Fault;
-use super::transaction::name_of;
 use super::tree::{Found, Layers};
 use super::{Inner, LogStore, Value};
 use crate::{Digest, Key, Kind, Name, ReadError, ReadOnly, dictionary, not_a_value};
@@ -36,8 +35,7 @@ impl<B: Block> Inner<B> {
 
     /// The first name at or after `from`, if it lies below `dictionary`.
     async fn first_below(&self, dictionary: Key<'_>, from: &str) -> Result<Option<String>, ReadError> {
-        let found = self.first_at(&name_key(from), Layers::COMMITTED).await.map_err(|fault| fault.read(dictionary))?;
-        Ok(found.and_then(|key| name_of(&key)).filter(|name| Key::new(name).is_ok_and(|name| name.below(dictionary).is_some())))
+        self.first_name(dictionary, from, Layers::COMMITTED).await.map_err(|fault| fault.read(dictionary))
     }
 
     async fn is_dictionary(&self, key: Key<'_>) -> Result<bool, ReadError> {

@@ -12,7 +12,7 @@ use fogbow_block::Block;
 
 use super::Inner;
 use super::Value;
-use super::entry::{CHUNK, META, Meta, NAME, Place, chunk_key, garbage_key, name_key};
+use super::entry::{CHUNK, META, Meta, Place, chunk_key, garbage_key, name_key};
 use super::error::Fault;
 use super::layout::Extent;
 use super::memtable::{Memtable, Operations, Slot};
@@ -93,8 +93,7 @@ impl<'s, B: Block> Transaction<'s, B> {
 
     /// The first name at or after `from` that lies below `dictionary`.
     async fn first_below(&self, dictionary: Key<'_>, from: &str) -> Result<Option<String>, WriteError> {
-        let found = self.store.first_at(&name_key(from), self.layers()).await.map_err(|fault| fault.write(dictionary))?;
-        Ok(found.and_then(|key| name_of(&key)).filter(|name| Key::new(name).is_ok_and(|name| name.below(dictionary).is_some())))
+        self.store.first_name(dictionary, from, self.layers()).await.map_err(|fault| fault.write(dictionary))
     }
 
     pub(crate) async fn is_dictionary(&self, key: Key<'_>) -> Result<bool, WriteError> {
@@ -329,10 +328,4 @@ const fn is_same(former: Place, place: Place) -> bool {
 
 fn too_large(key: Key<'_>) -> WriteError {
     WriteError::Unsupported { key: key.to_string(), reason: "this is more than the store changes at once: make several changes of it" }
-}
-
-/// The name in a key of the tree.
-pub(crate) fn name_of(key: &[u8]) -> Option<String> {
-    let (&NAME, name) = key.split_first()? else { return None };
-    core::str::from_utf8(name).ok().map(str::to_owned)
 }

@@ -4,16 +4,19 @@
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use fogbow_block::Block;
 
 use super::cache::Cached;
+use super::entry::{name_key, name_of};
 use super::error::Fault;
 use super::layout::{Extent, NodeRef, checksum};
 use super::memtable::{Memtable, Slot};
 use super::node::Node;
 use super::{Inner, MAX_LEVELS, State, Value, zeros};
+use crate::Key;
 
 /// The operations that a reader sees: of the reader's own transaction, of those that are about to be committed, and of those that are.
 #[derive(Clone, Copy)]
@@ -79,6 +82,16 @@ impl<B: Block> Inner<B> {
         Ok(node.search(key).ok().map(|index| Value::new(Rc::clone(&node.bytes), node.value_range(index))))
     }
 
+    /// The first name at or after `from`, if it lies below `dictionary`.
+    pub(crate) async fn first_name(&self, dictionary: Key<'_>, from: &str, layers: Layers<'_>) -> Result<Option<String>, Fault> {
+        let Some(name) = self.first_at(&name_key(from), layers).await?.and_then(|key| name_of(&key)) else { return Ok(None) };
+        match Key::new(&name) {
+            // A name that is not written as keys are would be found again and again by whoever goes from name to name.
+            Ok(key) if key.as_str() == name => Ok(key.below(dictionary).is_some().then_some(name)),
+            _ => Err(Fault::Entry),
+        }
+    }
+
     /// The first key at or after `from` that has something.
     pub(crate) async fn first_at(&self, from: &[u8], layers: Layers<'_>) -> Result<Option<Box<[u8]>>, Fault> {
         let mut from: Vec<u8> = from.to_vec();
@@ -139,7 +152,9 @@ impl<B: Block> Inner<B> {
                 while node.level > 0 {
                     node = self.node(node.child(0), node.level - 1).await?;
                 }
-                return Ok(Some(node.key(0).into()));
+                // Leaves that are not in order would lead whoever goes from key to key in circles.
+                let key = node.key(0);
+                return if key > from { Ok(Some(key.into())) } else { Err(Fault::Entry) };
             }
         }
         Ok(None)

@@ -123,19 +123,6 @@ proptest! {
     }
 }
 
-/// Files that once told something, and the smallest images of each kind.
-#[test]
-fn the_corpus_is_survived() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
-    let mut count = 0;
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        count += 1;
-        Simulation::new(1).block_on(async move { use_image(&bytes).await });
-    }
-    assert!(count > 0);
-}
-
 #[test]
 fn a_value_of_a_forged_size_is_an_error() {
     let meta = Meta { version: 1, modified: 2, place: Place::Object { object: 1, size: u64::MAX } }.emit(&[]);
