@@ -11,17 +11,49 @@ extern crate alloc;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
+use embedded_io_async::Read;
 use fogbow::StartError;
-use fogbow_kv::{Key, Kind, Name, ReadError, ReadWrite, WriteError};
-use fogbow_net::http::{self, EitherBody, Limits, Method, Request, Response, Status};
+use fogbow_kv::{Key, Kind, Name, ReadError, ReadWrite, StreamError, WriteError};
+use fogbow_net::http::{self, EitherBody, Interrupted, Limits, Method, Request, Response, Status};
 use fogbow_net::{Listener, Stack};
 use percent_encoding::percent_decode_str;
 
 fogbow::arguments!();
 
+/// The largest value that is taken. It streams, so that this is the device's affair and not the memory's.
+const LARGEST: u64 = 1 << 40;
+
+/// Bytes of a value that are sent at a time.
+const PART: usize = 32 << 10;
+
 /// The body of a response: a value of the store, or text.
-type Body<V> = EitherBody<V, String>;
+type Body<R> = EitherBody<Streamed<R>, String>;
+
+/// A value on its way to a client. It is the value as it was when this began: should another take its place meanwhile, the connection is reset.
+struct Streamed<R> {
+    reader: R,
+    size: u64,
+    part: Vec<u8>,
+}
+
+impl<R: Read<Error = ReadError> + 'static> http::Body for Streamed<R> {
+    fn size(&self) -> Option<u64> {
+        Some(self.size)
+    }
+
+    async fn read_at(&mut self, _: u64) -> Result<&[u8], Interrupted> {
+        self.part.resize(PART, 0);
+        match self.reader.read(&mut self.part).await {
+            Ok(length) => Ok(&self.part[..length]),
+            Err(error) => {
+                log::error!("{error}");
+                Err(Interrupted)
+            }
+        }
+    }
+}
 
 /// Serves `store` on `--port` until the network fails.
 ///
@@ -33,10 +65,10 @@ pub async fn start(stack: impl Stack, store: impl ReadWrite) -> Result<(), Start
     fogbow::println!("kv: listening on port {}", listener.port());
     let store = Rc::new(store);
     let handler = async move |request: Request<'_>| respond(&*store, request).await;
-    http::serve(listener, Limits::default(), handler).await.map_err(|error| StartError::new("http", error))
+    http::serve(listener, Limits { body: LARGEST, ..Limits::default() }, handler).await.map_err(|error| StartError::new("http", error))
 }
 
-async fn respond<S: ReadWrite>(store: &S, mut request: Request<'_>) -> Response<Body<S::Value>> {
+async fn respond<S: ReadWrite>(store: &S, mut request: Request<'_>) -> Response<Body<S::Reader>> {
     let path = request.path();
     let Ok(text) = percent_decode_str(path).decode_utf8() else {
         return text_response(&mut request, Status::BAD_REQUEST, "the path is not UTF-8\n");
@@ -54,13 +86,14 @@ async fn respond<S: ReadWrite>(store: &S, mut request: Request<'_>) -> Response<
             }
             Err(error) => Err(read_status(&error)),
         },
-        Method::Get | Method::Head => match store.get(key).await {
+        Method::Get | Method::Head => match open(store, key).await {
             Ok(value) => return request.respond(Status::OK, EitherBody::Left(value)).with_type("application/octet-stream"),
             Err(error) => Err(read_status(&error)),
         },
-        Method::Put => match request.read_to_end().await {
-            Ok(value) => store.set(key, &value).await.map_err(|error| write_status(&error)),
-            Err(error) => Err((Status::BAD_REQUEST, error.to_string())),
+        Method::Put => match store.set_stream(key, &mut request).await {
+            Ok(_) => Ok(()),
+            Err(StreamError::Store(error)) => Err(write_status(&error)),
+            Err(StreamError::Source(error)) => Err((Status::BAD_REQUEST, error.to_string())),
         },
         Method::Delete => store.remove(key).await.map_err(|error| write_status(&error)),
         _ => Err((Status::METHOD_NOT_ALLOWED, "GET, HEAD, PUT and DELETE are understood".to_string())),
@@ -71,7 +104,12 @@ async fn respond<S: ReadWrite>(store: &S, mut request: Request<'_>) -> Response<
     }
 }
 
-fn text_response<V>(request: &mut Request<'_>, status: Status, text: &str) -> Response<Body<V>> {
+async fn open<S: ReadWrite>(store: &S, key: Key<'_>) -> Result<Streamed<S::Reader>, ReadError> {
+    let reader = store.read(key).await?;
+    Ok(Streamed { reader, size: store.size(key).await?, part: Vec::new() })
+}
+
+fn text_response<R>(request: &mut Request<'_>, status: Status, text: &str) -> Response<Body<R>> {
     request.respond(status, EitherBody::Right(text.to_string())).with_type("text/plain; charset=utf-8")
 }
 
@@ -95,7 +133,7 @@ fn write_status(error: &WriteError) -> (Status, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use embedded_io_async::{Read, Write};
+    use embedded_io_async::Write;
     use fogbow::simulation::Simulation;
     use fogbow_kv::Memory;
     use fogbow_net::Loopback;

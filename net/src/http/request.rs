@@ -5,6 +5,8 @@ use core::fmt;
 use core::mem;
 use core::net::SocketAddr;
 
+use embedded_io_async::{ErrorKind, ErrorType, Read};
+
 use super::framing::{Framing, Malformed};
 use super::head::Head;
 use super::wire::{Broken, Source};
@@ -90,6 +92,17 @@ impl<'a> Request<'a> {
     }
 }
 
+impl ErrorType for Request<'_> {
+    type Error = BodyError;
+}
+
+/// The body as a stream.
+impl Read for Request<'_> {
+    async fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
+        self.body.read(into).await
+    }
+}
+
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request").field("head", self.head).field("peer", &self.peer).finish_non_exhaustive()
@@ -136,6 +149,18 @@ impl fmt::Display for BodyError {
 }
 
 impl core::error::Error for BodyError {}
+
+impl embedded_io_async::Error for BodyError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Malformed => ErrorKind::InvalidData,
+            Self::TooLarge => ErrorKind::OutOfMemory,
+            Self::TimedOut => ErrorKind::TimedOut,
+            Self::Ended => ErrorKind::BrokenPipe,
+            Self::Failed(error) => error.kind(),
+        }
+    }
+}
 
 impl From<Malformed> for BodyError {
     fn from(Malformed: Malformed) -> Self {

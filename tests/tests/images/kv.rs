@@ -17,11 +17,10 @@ const KILLS: usize = 12;
 const CHANGES: usize = 40;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    super::on(
-        &[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode],
-        "kv_loses_nothing_acknowledged_when_killed",
-        loses_nothing,
-    )
+    let killed =
+        super::on(&[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode], "kv_loses_nothing_acknowledged_when_killed", loses_nothing);
+    let large = super::on(&[Place::Spt, Place::Hvt], "kv_streams_values_larger_than_its_memory", streams_values_larger_than_memory);
+    killed.into_iter().chain(large).collect()
 }
 
 /// What a client knows of the store.
@@ -139,4 +138,29 @@ fn loses_nothing(place: Place) -> Result<()> {
     let path = disk.to_str().context("a path that is not UTF-8")?;
     ensure!(xtask(&["kv", "check", path])?.contains("no problems"));
     Ok(())
+}
+
+/// A value, and one that takes its place, that are each several times as large as the image's memory.
+fn streams_values_larger_than_memory(place: Place) -> Result<()> {
+    const LENGTH: usize = 48 << 20;
+    let namespace = Namespace::new()?;
+    let directory = tempfile::tempdir()?;
+    let disk = directory.path().join("disk.img");
+    std::fs::File::create(&disk)?.set_len(160 << 20)?;
+    let tender = format!("--block:store={}", disk.display());
+    let run = Run { namespace: Some(&namespace), memory: 16, tender: &[&tender], arguments: &["--store-memory=1024"], ..Run::default() };
+    let guest = place.start("kv", &run)?;
+    let address: SocketAddr = (served_at(place), 80).into();
+    let value: Vec<u8> = (0..LENGTH).map(|index| (index ^ (index >> 9)) as u8).collect();
+    let exchange = move || -> Result<()> {
+        let mut http = Http::connect(address)?;
+        ensure!(send(&mut http, "/small", Some(b"before"))? == 204);
+        for shift in 0..2 {
+            ensure!(send(&mut http, "/large", Some(&value[shift..]))? == 204);
+            ensure!(get(&mut http, "/large")?.as_deref() == Some(&value[shift..]), "the value is not what was put");
+        }
+        ensure!(get(&mut http, "/small")?.as_deref() == Some(&b"before"[..]));
+        Ok(())
+    };
+    namespace.run(exchange).map_err(|error| crate::echo::with_console(error, &guest))
 }
