@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use fogbow_tests::Skip;
 use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::guest::Ended;
 use libtest_mimic::Trial;
@@ -18,10 +20,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     let places = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode];
     let patterns = super::on(&places, "block_writes_and_verifies_a_pattern", writes_and_verifies);
     let layers = super::on(&places, "block_layers_keep_data_and_notice_tampering", layers_notice_tampering);
+    let raw = super::on(&[Place::Unix, Place::Spt, Place::Hvt], "block_works_on_a_raw_device", works_on_a_raw_device);
     // QEMU says in its own words what is wrong with a file.
     let places: Vec<Place> = places.into_iter().filter(|place| *place != Place::Virtio).collect();
     let mistakes = super::on(&places, "block_missing_and_odd_files_are_refused", odd_files_are_refused);
-    patterns.into_iter().chain(layers).chain(mistakes).collect()
+    patterns.into_iter().chain(layers).chain(raw).chain(mistakes).collect()
 }
 
 /// Runs `image` on a place with a file as its disk.
@@ -88,6 +91,36 @@ fn layers_notice_tampering(place: Place) -> Result<()> {
     check(&run(place, image, disk.path(), &[&format!("{key}0"), "--do=verify"])?, 1, &["is no key"])?;
     flip(disk.as_file(), (FIRST + 1 + 9 * 70) * SECTOR + 99)?;
     check(&run(place, image, disk.path(), &[&key, "--do=verify"])?, 1, &["read of 4096 bytes at sector 70", "not what was written"])
+}
+
+/// A loop device of the host, over a file.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &Path) -> Result<Self> {
+        let made = Command::new("/sbin/losetup").args(["--find", "--show"]).arg(file).output();
+        match made {
+            Ok(output) if output.status.success() => Ok(Self(String::from_utf8(output.stdout)?.trim().to_owned())),
+            Ok(output) => bail!(Skip(format!("no loop device: {}", String::from_utf8_lossy(&output.stderr).trim()))),
+            Err(error) => bail!(Skip(format!("no loop device: losetup: {error}"))),
+        }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("/sbin/losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+fn works_on_a_raw_device(place: Place) -> Result<()> {
+    let disk = disk()?;
+    let raw = Loop::new(disk.path())?;
+    let geometry = format!("disk: {SECTORS} sectors of 512 bytes");
+    check(&run(place, "block", Path::new(&raw.0), &["--pattern=5"])?, 0, &[&geometry, &format!("verified {SECTORS} sectors")])?;
+    // What was flushed is in the file below.
+    drop(raw);
+    check(&run(Place::Unix, "block", disk.path(), &["--do=verify", "--pattern=5"])?, 0, &["verified"])
 }
 
 fn odd_files_are_refused(place: Place) -> Result<()> {
