@@ -135,11 +135,15 @@ impl KvCommand {
             Self::Put { disk, key, file } => {
                 let store = disk.open().await?;
                 match file {
-                    Some(path) => set(&store, key, open_file(path)?).await?,
-                    None => set(&store, key, std::io::stdin().lock()).await?,
+                    Some(path) => set(&store, key, open_file(path)?, progress).await?,
+                    None => set(&store, key, std::io::stdin().lock(), progress).await?,
                 }
             }
-            Self::Rm { disk, key } => disk.open().await?.remove(read_key(key)?).await?,
+            Self::Rm { disk, key } => {
+                let store = disk.open().await?;
+                ensure!(store.exists(read_key(key)?).await?.is_some(), "there is nothing at '{key}'");
+                store.remove(read_key(key)?).await?;
+            }
             Self::Check { disk } => return check(disk, progress).await,
             Self::Import { disk, directory, key } => import(disk, directory, key, progress).await?,
             Self::Export { disk, directory, key } => export(disk, directory, key, progress).await?,
@@ -149,15 +153,24 @@ impl KvCommand {
 }
 
 async fn format(disk: &Disk, create: Option<u64>, force: bool, progress: &Progress) -> anyhow::Result<()> {
-    if let Some(size) = create.filter(|_| !disk.image.exists()) {
+    let is_there = disk.image.exists();
+    ensure!(is_there || create.is_some(), "{} does not exist: make it with --create, such as --create 64M", disk.image.display());
+    if let Some(size) = create.filter(|_| !is_there) {
         let file = OpenOptions::new().write(true).create_new(true).open(&disk.image);
         let file = file.with_context(|| format!("cannot make {}", disk.image.display()))?;
         file.set_len(size).with_context(|| format!("cannot make {} {size} bytes long", disk.image.display()))?;
     }
-    if !force && LogStore::open(disk.device()?, Config::default()).await.is_ok() {
+    if is_there && !force && LogStore::open(disk.device()?, Config::default()).await.is_ok() {
         bail!("{} holds a log store already: --force formats it, and all that it holds is lost", disk.image.display());
     }
-    LogStore::format(disk.device()?, Config::default()).await.with_context(|| disk.image.display().to_string())?;
+    let formatted = match disk.device() {
+        Ok(device) => LogStore::format(device, Config::default()).await.map(drop).map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    if formatted.is_err() && !is_there {
+        crate::files::remove(&disk.image)?;
+    }
+    formatted.with_context(|| disk.image.display().to_string())?;
     progress.say("Formatted", disk.image.display());
     Ok(())
 }
@@ -202,7 +215,7 @@ async fn check(disk: &Disk, progress: &Progress) -> anyhow::Result<ExitCode> {
     }
     let page = report.page_size as u64;
     println!(
-        "{} values of {}, {} nodes on {} levels, {} chunks; {} operations in the log; {} of {} free; checkpoint {}",
+        "in the tree {} values of {}, {} nodes on {} levels, {} chunks; in the log {} changes that are not in it yet; {} of {} free; checkpoint {}",
         report.values,
         progress::size(report.value_bytes),
         report.nodes,
@@ -236,7 +249,7 @@ async fn import(disk: &Disk, directory: &Path, key: &str, progress: &Progress) -
             if kind.is_dir() {
                 pending.push((entry.path(), below));
             } else if kind.is_file() {
-                set(&store, &below, open_file(&entry.path())?).await?;
+                set(&store, &below, open_file(&entry.path())?, progress).await?;
                 count += 1;
             }
             if Instant::now() >= next {
@@ -296,8 +309,9 @@ async fn copy_out(store: &LogStore<BlockDevice>, key: Key<'_>, out: &mut impl st
     }
 }
 
-async fn set(store: &LogStore<BlockDevice>, key: &str, source: impl std::io::Read) -> anyhow::Result<()> {
-    store.set_stream(read_key(key)?, &mut Source(source)).await?;
+async fn set(store: &LogStore<BlockDevice>, key: &str, source: impl std::io::Read, progress: &Progress) -> anyhow::Result<()> {
+    let mut source = Source { source, key, read: 0, next: Instant::now() + EVERY, progress };
+    store.set_stream(read_key(key)?, &mut source).await?;
     Ok(())
 }
 
@@ -327,8 +341,14 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "that is too much".to_owned())
 }
 
-/// What a value is read from.
-struct Source<R>(R);
+/// What a value is read from, which says now and then how much that was.
+struct Source<'a, R> {
+    source: R,
+    key: &'a str,
+    read: u64,
+    next: Instant,
+    progress: &'a Progress,
+}
 
 /// Why that failed.
 #[derive(Debug)]
@@ -348,18 +368,24 @@ impl embedded_io_async::Error for SourceError {
     }
 }
 
-impl<R> ErrorType for Source<R> {
+impl<R> ErrorType for Source<'_, R> {
     type Error = SourceError;
 }
 
-impl<R: std::io::Read> Read for Source<R> {
+impl<R: std::io::Read> Read for Source<'_, R> {
     async fn read(&mut self, into: &mut [u8]) -> Result<usize, SourceError> {
-        loop {
-            match self.0.read(into) {
+        let length = loop {
+            match self.source.read(into) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                result => return result.map_err(SourceError),
+                result => break result.map_err(SourceError)?,
             }
+        };
+        self.read += length as u64;
+        if Instant::now() >= self.next {
+            self.next += EVERY;
+            self.progress.say("Storing", format_args!("{}, {} so far", self.key, progress::size(self.read)));
         }
+        Ok(length)
     }
 }
 

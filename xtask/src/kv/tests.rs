@@ -54,6 +54,20 @@ fn what_is_wrong_is_said_and_what_can_be_read_is_exported() {
 }
 
 #[test]
+fn slips_are_said_and_leave_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("disk.img").to_str().unwrap().to_owned();
+    let error = |line: &[&str]| format!("{:#}", run_line(line).unwrap_err());
+    assert!(error(&["format", &image]).ends_with("--create 64M"));
+    assert!(error(&["format", &image, "--create", "1K"]).contains("needs 262144"));
+    assert!(error(&["format", &image, "--create", "1000"]).contains("block aligned"));
+    assert!(!Path::new(&image).exists());
+    run_line(&["format", &image, "--create", "1M"]).unwrap();
+    assert_eq!(error(&["rm", &image, "nothing"]), "there is nothing at 'nothing'");
+    assert_eq!(error(&["ls", &image, "nothing"]), "there is nothing at 'nothing'");
+}
+
+#[test]
 fn sizes_have_units() {
     assert_eq!([size("512"), size("64M"), size("2G")], [Ok(512), Ok(64 << 20), Ok(2 << 30)]);
     assert!(size("x").is_err() && size("99999999999G").is_err() && size("1T").is_err());
