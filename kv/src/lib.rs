@@ -33,6 +33,8 @@ pub mod fat;
 pub mod key;
 pub mod log;
 mod memory;
+#[cfg(feature = "stores")]
+pub mod stores;
 mod stream;
 #[cfg(feature = "tar")]
 pub mod tar;

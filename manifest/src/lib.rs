@@ -18,12 +18,12 @@
 //! [[device]]
 //! kind = "block"
 //! name = "disk"
-//! layers = ["partition", "cache"]   # block and log stores, from the bottom up: partition, read_only, xts, authenticated, cache
+//! layers = ["partition", "cache"]   # block, and kv with a store, from the bottom up: partition, read_only, xts, authenticated, cache
 //!
 //! [[device]]
 //! kind = "kv_rw"
 //! name = "store"
-//! store = "log"                 # kv_rw only: on a block device of the host, crash-safe; left out: in memory, or source's directory on unix
+//! store = "log"                 # kv only: what is on a block device of the host: log (crash-safe), tar, fat; left out: as the target has it
 //!
 //! [[device]]
 //! kind = "http_client"
@@ -127,8 +127,19 @@ pub struct Device {
     pub source: Option<String>,
     /// What lies over a block device, from the bottom up.
     pub layers: Vec<Layer>,
-    /// A `kv_rw` device is a log store on a block device of the host.
-    pub is_log: bool,
+    /// What a store keeps its values in, on a block device of the host.
+    pub store: Option<Store>,
+}
+
+/// A store on a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// The crash-safe store.
+    Log,
+    /// A tar archive.
+    Tar,
+    /// A FAT volume.
+    Fat,
 }
 
 /// A layer over a block device.
@@ -314,34 +325,68 @@ impl Device {
                 let message = format!("{context}a {known} device has no source: leave it out (kv_ro and kv_rw have one)");
                 return Err(source.problem(message));
             }
-            (None, Kind::KvReadOnly) => {
-                table.refuse_unknown(&context)?;
-                let message = format!("{context}field \"source\" is missing: the directory whose files the store holds");
-                return Err(Problem { line, message });
-            }
             (Some(source), _) if source.value.is_empty() || source.value.contains('\0') => {
                 return Err(source.problem(format!("{context}source is no path: write source = \"DIRECTORY\"")));
             }
             _ => {}
         }
-        let is_log = Self::read_store(&mut table, known, source.is_some(), &context)?;
-        let layers = Layer::read(&mut table, known == Kind::Block || is_log, known, &context)?;
+        let store = Store::read(&mut table, known, source.is_some(), &context)?;
+        if known == Kind::KvReadOnly && source.is_none() && store.is_none() {
+            table.refuse_unknown(&context)?;
+            let stores = Store::NAMES.join(", ");
+            let message =
+                format!("{context}field \"source\" is missing: the directory whose files the store holds (or \"store\": {stores})");
+            return Err(Problem { line, message });
+        }
+        let layers = Layer::read(&mut table, known == Kind::Block || store.is_some(), known, &context)?;
         table.finish(&context)?;
         let (stack, source) = (stack.map(|stack| stack.value), source.map(|source| source.value));
-        Ok((Self { name: name.value, kind: known, group, stack, source, layers, is_log }, line))
+        Ok((Self { name: name.value, kind: known, group, stack, source, layers, store }, line))
+    }
+}
+
+impl Store {
+    const ALL: [Self; 3] = [Self::Log, Self::Tar, Self::Fat];
+    const NAMES: [&'static str; 3] = ["log", "tar", "fat"];
+
+    /// Its name, which is the function's that opens it and the feature's that it needs too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Tar => "tar",
+            Self::Fat => "fat",
+        }
     }
 
-    fn read_store(table: &mut Table<'_>, kind: Kind, has_source: bool, context: &str) -> Result<bool, Problem> {
-        let Some(store) = table.string("store")? else { return Ok(false) };
-        let problem = match (store.value.as_str(), kind) {
-            (_, other) if other != Kind::KvReadWrite => format!("{context}a {other} device has no store: leave it out (kv_rw has one)"),
-            ("log", _) if has_source => {
-                format!("{context}a log store has no source: leave one of them out (cargo xtask kv import fills it)")
-            }
-            ("log", _) => return Ok(true),
-            (other, _) => format!("{context}unknown store \"{other}\": {}", suggest::hint(other, &["log"])),
-        };
-        Err(store.problem(problem))
+    /// What fills it from the host.
+    fn filler(self) -> &'static str {
+        match self {
+            Self::Log => "cargo xtask kv import",
+            Self::Tar => "tar --format=ustar -cf",
+            Self::Fat => "mcopy",
+        }
+    }
+
+    fn read(table: &mut Table<'_>, kind: Kind, has_source: bool, context: &str) -> Result<Option<Self>, Problem> {
+        let Some(name) = table.string("store")? else { return Ok(None) };
+        if !matches!(kind, Kind::KvReadOnly | Kind::KvReadWrite) {
+            let message = format!("{context}a {kind} device has no store: leave it out (kv_ro and kv_rw have one)");
+            return Err(name.problem(message));
+        }
+        let found = Self::ALL.into_iter().find(|store| store.name() == name.value);
+        let store = found.ok_or_else(|| {
+            name.problem(format!("{context}unknown store \"{}\": {}", name.value, suggest::hint(&name.value, &Self::NAMES)))
+        })?;
+        if has_source {
+            let message = format!(
+                "{context}a {} store has no source, its values are on a block device: leave one of them out ({} fills it)",
+                name.value,
+                store.filler()
+            );
+            return Err(name.problem(message));
+        }
+        Ok(Some(store))
     }
 }
 
@@ -365,8 +410,9 @@ impl Layer {
         let mut layers = Vec::new();
         for name in table.strings("layers")? {
             if !is_allowed {
-                return Err(name
-                    .problem(format!("{context}a {kind} device has no layers: leave them out (block devices and log stores have them)")));
+                return Err(name.problem(format!(
+                    "{context}a {kind} device has no layers: leave them out (block devices and stores on them have some)"
+                )));
             }
             let found = Self::ALL.into_iter().find(|layer| layer.name() == name.value);
             let layer = found.ok_or_else(|| {

@@ -63,7 +63,10 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
         )
     );
     let text = HTTP.replace("source = \"htdocs\"", "");
-    assert_eq!(problem(&text), (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds".into()));
+    assert_eq!(
+        problem(&text),
+        (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds (or \"store\": log, tar, fat)".into())
+    );
     let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
     assert_eq!(
         problem(&text),
@@ -180,12 +183,17 @@ proptest! {
 }
 
 #[test]
-fn a_log_store_may_have_layers_and_no_source() {
+fn stores_on_block_devices_may_have_layers_and_no_source() {
     let text = "name = \"a\"\n[[device]]\nkind = \"kv_rw\"\nname = \"store\"\nstore = \"log\"\nlayers = [\"partition\"]\n";
     let device = &Manifest::parse(text).unwrap().devices[0];
-    assert!(device.is_log && device.layers == [Layer::Partition]);
+    assert!(device.store == Some(Store::Log) && device.layers == [Layer::Partition]);
+    for (name, store) in [("tar", Store::Tar), ("fat", Store::Fat)] {
+        let device = &Manifest::parse(&text.replace("kv_rw", "kv_ro").replace("log", name)).unwrap().devices[0];
+        assert_eq!((device.kind, device.store), (Kind::KvReadOnly, Some(store)));
+    }
     for (from, to, message) in [
         ("layers = [\"partition\"]", "source = \"x\"", "device 'store': a log store has no source"),
+        ("\"log\"", "\"zip\"", "device 'store': unknown store \"zip\": allowed: log, tar, fat"),
         ("\"log\"", "\"lag\"", "device 'store': unknown store \"lag\": did you mean \"log\"?"),
         ("kv_rw", "block", "device 'store': a block device has no store"),
     ] {

@@ -8,7 +8,7 @@ use fogbow::arguments;
 use fogbow_tender::elf;
 use fogbow_tender::manifest::DeviceKind;
 
-use crate::manifest::{Argument, Device, Kind, Layer, Manifest, Presence, Serves, Stage, Type};
+use crate::manifest::{Argument, Device, Kind, Layer, Manifest, Presence, Serves, Stage, Store, Type};
 use crate::suggest;
 
 /// What an image is built for.
@@ -122,7 +122,8 @@ pub(crate) enum Implementation {
     Embedded,
     Directory,
     Memory,
-    LogStore,
+    /// A store on a block device.
+    Stored(Store),
 }
 
 impl Implementation {
@@ -140,8 +141,12 @@ impl Implementation {
             (Self::Embedded, _) => "embedded in the image",
             (Self::Directory, _) => "directory of the host",
             (Self::Memory, _) => "in memory, empty at start",
-            (Self::LogStore, Target::Unix) => "log store in a file",
-            (Self::LogStore, _) => "log store on a block device",
+            (Self::Stored(Store::Log), Target::Unix) => "log store in a file",
+            (Self::Stored(Store::Log), _) => "log store on a block device",
+            (Self::Stored(Store::Tar), Target::Unix) => "tar archive, a file",
+            (Self::Stored(Store::Tar), _) => "tar archive on a block device",
+            (Self::Stored(Store::Fat), Target::Unix) => "FAT volume in a file",
+            (Self::Stored(Store::Fat), _) => "FAT volume on a block device",
         }
     }
 
@@ -149,7 +154,7 @@ impl Implementation {
     pub(crate) fn host_device(self) -> Option<DeviceKind> {
         match self {
             Self::DirectStack | Self::Frames => Some(DeviceKind::Net),
-            Self::Block | Self::LogStore => Some(DeviceKind::Block),
+            Self::Block | Self::Stored(_) => Some(DeviceKind::Block),
             Self::HostStack | Self::SharedStack | Self::Embedded | Self::Directory | Self::Memory => None,
         }
     }
@@ -158,12 +163,15 @@ impl Implementation {
     fn is_on(self, target: Target) -> bool {
         match self {
             Self::HostStack | Self::Directory => target == Target::Unix,
-            Self::Block | Self::LogStore => target != Target::Muen,
+            Self::Block | Self::Stored(_) => target != Target::Muen,
             Self::DirectStack | Self::SharedStack | Self::Frames | Self::Embedded | Self::Memory => true,
         }
     }
 
     fn default_for(device: &Device, target: Target) -> Self {
+        if let Some(store) = device.store {
+            return Self::Stored(store);
+        }
         match (device.kind, target) {
             (Kind::HttpServer | Kind::HttpClient, _) if device.stack.is_some() => Self::SharedStack,
             (Kind::Stack | Kind::HttpServer | Kind::HttpClient, Target::Unix) => Self::HostStack,
@@ -172,7 +180,6 @@ impl Implementation {
             (Kind::Block, _) => Self::Block,
             (Kind::KvReadOnly, Target::Unix) => Self::Directory,
             (Kind::KvReadOnly, _) => Self::Embedded,
-            (Kind::KvReadWrite, _) if device.is_log => Self::LogStore,
             (Kind::KvReadWrite, Target::Unix) if device.source.is_some() => Self::Directory,
             (Kind::KvReadWrite, _) => Self::Memory,
         }
@@ -307,11 +314,20 @@ fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Ve
             };
             groups.push(declared(&owner, &own, path, arguments));
         }
+        match implementation {
+            Implementation::Stored(Store::Log) => {
+                groups.push(declared(&owner, &own, "fogbow_kv::stores::LOG_ARGUMENTS", fogbow_kv::stores::LOG_ARGUMENTS));
+            }
+            Implementation::Stored(Store::Fat) => {
+                groups.push(declared(&owner, &own, "fogbow_kv::stores::FAT_ARGUMENTS", fogbow_kv::stores::FAT_ARGUMENTS));
+            }
+            _ => {}
+        }
         match (target, implementation) {
             (Target::Unix, Implementation::DirectStack | Implementation::Frames) => {
                 groups.push(declared(&owner, &own, "fogbow_unix::NET_ARGUMENTS", fogbow_unix::NET_ARGUMENTS));
             }
-            (Target::Unix, Implementation::Block | Implementation::LogStore) => {
+            (Target::Unix, Implementation::Block | Implementation::Stored(_)) => {
                 groups.push(declared(&owner, &own, "fogbow_unix::BLOCK_ARGUMENTS", fogbow_unix::BLOCK_ARGUMENTS));
             }
             (_, Implementation::Directory) => groups.push(ArgumentGroup {
@@ -457,6 +473,8 @@ mod tests {
             fogbow_block::layers::CACHE_ARGUMENTS,
             fogbow_block::layers::XTS_ARGUMENTS,
             fogbow_block::layers::AUTHENTICATED_ARGUMENTS,
+            fogbow_kv::stores::LOG_ARGUMENTS,
+            fogbow_kv::stores::FAT_ARGUMENTS,
         ];
         for argument in groups.into_iter().flatten() {
             if let arguments::Presence::Default(value) = argument.presence() {

@@ -19,7 +19,7 @@ use crate::{build, tender};
 const IMAGE_TESTS: &str = "fogbow-tests";
 
 /// Programs and files that the tests of images need, with Debian's package of each.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("ping", "iputils-ping"),
@@ -29,6 +29,8 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("virt-xml-validate", "libvirt-clients"),
     ("gdb", "gdb"),
     ("gdbserver", "gdbserver"),
+    ("mkfs.fat", "dosfstools"),
+    ("mtype", "mtools"),
 ];
 
 /// A check that is made before anything is run.

@@ -17,6 +17,7 @@ mod network;
 mod proxy;
 mod random;
 mod services;
+mod stores;
 mod timers;
 mod user_network;
 mod virtio;
@@ -45,6 +46,7 @@ fn main() {
         proxy::trials(),
         services::trials(),
         attacks::trials(),
+        stores::trials(),
         user_network::trials(),
         virtio::trials(),
         virtio_devices::trials(),

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use crate::application::Application;
 use crate::files;
-use crate::manifest::{Kind, Layer, Prng};
+use crate::manifest::{Kind, Layer, Prng, Store};
 use crate::resolve::{Implementation, Resolved};
 use crate::workspace::{Library, Workspace};
 
-use super::Origin;
+use super::{Origin, source};
 
 /// A copy of the lock file that `Cargo.lock` was begun with.
 const SEED: &str = "Cargo.lock.seed";
@@ -72,7 +72,7 @@ fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
         (false, true) => libraries.push((Library::Net, ", features = [\"http\"]".to_owned())),
         (false, false) => {}
     }
-    let layers = || resolved.devices.iter().flat_map(|device| &device.device.layers);
+    let layers = || resolved.devices.iter().flat_map(source::layers);
     if layers().next().is_some() {
         let features = layers().filter_map(|layer| match layer {
             Layer::Partition => Some("partition"),
@@ -81,13 +81,27 @@ fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
             Layer::ReadOnly => None,
         });
         let features: BTreeSet<_> = features.chain(["layers"]).collect();
-        libraries.push((Library::Block, format!(", features = {features:?}").replace('{', "[").replace('}', "]")));
+        libraries.push((Library::Block, list(&features)));
     }
-    if has(Implementation::Embedded) || has(Implementation::Memory) || has(Implementation::LogStore) {
+    let stores: BTreeSet<_> = resolved.devices.iter().filter_map(|device| stored(device.implementation)).collect();
+    if !stores.is_empty() {
+        // The log store is always there.
+        let features: BTreeSet<_> = stores.into_iter().filter(|name| *name != Store::Log.name()).chain(["stores"]).collect();
+        libraries.push((Library::Kv, list(&features)));
+    } else if has(Implementation::Embedded) || has(Implementation::Memory) {
         libraries.push((Library::Kv, String::new()));
     }
     libraries.push((Library::Target(resolved.target.name()), String::new()));
     libraries
+}
+
+fn stored(implementation: Implementation) -> Option<&'static str> {
+    if let Implementation::Stored(store) = implementation { Some(store.name()) } else { None }
+}
+
+/// A list of features, as a dependency has it.
+fn list(features: &BTreeSet<&str>) -> String {
+    format!(", features = {features:?}").replace('{', "[").replace('}', "]")
 }
 
 /// A path that survives a move of the whole tree where both ends are in it, else an absolute one.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::application::Application;
 use crate::files;
-use crate::manifest::{Argument, Device, Kind};
+use crate::manifest::{Argument, Device, Kind, Layer};
 use crate::resolve::{ArgumentGroup, Implementation, Resolved, ResolvedDevice};
 
 use super::{LINKER_SCRIPT, Origin, embed};
@@ -129,6 +129,13 @@ fn source_path(application: &Application, device: Option<&Device>, directory: &P
     Ok(format!("/{}", files::utf8(&files::relative(directory, &source))?))
 }
 
+/// What lies over a block device: under a store that is only read, a layer that sees to it.
+pub(super) fn layers(device: &ResolvedDevice) -> impl Iterator<Item = Layer> {
+    let is_read = matches!(device.implementation, Implementation::Stored(_)) && device.device.kind == Kind::KvReadOnly;
+    let guard = (is_read && !device.device.layers.contains(&Layer::ReadOnly)).then_some(Layer::ReadOnly);
+    device.device.layers.iter().copied().chain(guard)
+}
+
 /// The lines that open a device and bind it to its name.
 fn open(device: &ResolvedDevice, resolved: &Resolved) -> String {
     let name = &device.device.name;
@@ -147,14 +154,13 @@ fn open(device: &ResolvedDevice, resolved: &Resolved) -> String {
             device.prefix
         ),
         Implementation::Frames => format!("    let {name} = {target}::net({name:?}).{failed}?;\n"),
-        Implementation::Block | Implementation::LogStore => {
+        Implementation::Block | Implementation::Stored(_) => {
             let mut text = format!("    let {name} = {target}::block({name:?}).{failed}?;\n");
-            for layer in &device.device.layers {
+            for layer in layers(device) {
                 let _ = writeln!(text, "    let {name} = fogbow_block::layers::{}({name}, {name:?}).await?;", layer.name());
             }
-            if device.implementation == Implementation::LogStore {
-                let open = "fogbow_kv::LogStore::open_or_format";
-                let _ = writeln!(text, "    let {name} = {open}({name}, fogbow_kv::log::Config::default()).await.{failed}?;");
+            if let Implementation::Stored(store) = device.implementation {
+                let _ = writeln!(text, "    let {name} = fogbow_kv::stores::{}({name}, {name:?}).await?;", store.name());
             }
             text
         }

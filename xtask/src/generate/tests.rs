@@ -149,6 +149,28 @@ fn layers_lie_over_their_device_in_order() {
 }
 
 #[test]
+fn stores_lie_over_block_devices_and_are_guarded_where_they_are_only_read() {
+    let text = "name = \"app\"\ndevice = [{ kind = \"kv_ro\", name = \"seed\", store = \"tar\" }, \
+                { kind = \"kv_rw\", name = \"disk\", store = \"log\", layers = [\"cache\"] }]\n";
+    let (_directory, generated, main) = generate_app(text, Target::Spt, &[]);
+    let lines: Vec<_> = main.lines().map(str::trim).filter(|line| line.starts_with("let ")).collect();
+    assert_eq!(
+        lines,
+        [
+            "let seed = fogbow_spt::block(\"seed\").map_err(|error| StartError::new(\"seed\", error))?;",
+            "let seed = fogbow_block::layers::read_only(seed, \"seed\").await?;",
+            "let seed = fogbow_kv::stores::tar(seed, \"seed\").await?;",
+            "let disk = fogbow_spt::block(\"disk\").map_err(|error| StartError::new(\"disk\", error))?;",
+            "let disk = fogbow_block::layers::cache(disk, \"disk\").await?;",
+            "let disk = fogbow_kv::stores::log(disk, \"disk\").await?;",
+        ]
+    );
+    assert!(main.contains("Group { prefix: \"disk-\", arguments: fogbow_kv::stores::LOG_ARGUMENTS }"), "{main}");
+    let manifest = fs::read_to_string(generated.directory.join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("features = [\"cache\", \"layers\"]") && manifest.contains("features = [\"stores\", \"tar\"]"), "{manifest}");
+}
+
+#[test]
 fn an_application_without_devices_needs_little() {
     let (_directory, _generated, main) = generate_app("name = \"app\"", Target::Spt, &[]);
     assert!(main.contains("use fogbow::arguments::COMMON;\n"), "{main}");
