@@ -17,8 +17,11 @@ const KILLS: usize = 12;
 const CHANGES: usize = 40;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let killed =
-        super::on(&[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode], "kv_loses_nothing_acknowledged_when_killed", loses_nothing);
+    let killed = super::on(
+        &[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode],
+        "kv_loses_nothing_acknowledged_when_killed",
+        loses_nothing,
+    );
     let large = super::on(&[Place::Spt, Place::Hvt], "kv_streams_values_larger_than_its_memory", streams_values_larger_than_memory);
     killed.into_iter().chain(large).collect()
 }
