@@ -111,11 +111,29 @@ impl Place {
         once(&arguments, |delivered| {
             std::fs::create_dir_all(root().join("target/fogbow/tests"))?;
             let fresh = copy.with_extension("new");
-            std::fs::copy(root().join(delivered.trim()), &fresh)?;
-            Ok(std::fs::rename(fresh, &copy)?)
+            let delivered = root().join(delivered.trim());
+            std::fs::copy(&delivered, &fresh)?;
+            std::fs::rename(fresh, &copy)?;
+            std::fs::copy(with_symbols(&delivered), with_symbols(&copy))?;
+            Ok(())
         })?;
         Ok(copy)
     }
+
+    /// The path of the same image with its symbols, built with these options.
+    ///
+    /// # Errors
+    /// As [`image`](Self::image).
+    pub fn symbols(self, image: &str, options: &[&str]) -> Result<PathBuf> {
+        Ok(with_symbols(&self.image_with(image, options)?))
+    }
+}
+
+/// Where the builder puts an image with its symbols, beside the one without.
+fn with_symbols(image: &Path) -> PathBuf {
+    let mut name = image.as_os_str().to_owned();
+    name.push(".debug");
+    name.into()
 }
 
 /// How an image is run.

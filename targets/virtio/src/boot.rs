@@ -92,7 +92,7 @@ unsafe fn prepare(heap: &'static Heap, devices: &'static [DeclaredDevice]) -> Re
     }
     apic::set_up();
     let (clock, timer) = Clock::find().ok_or(BootError::Clock)?;
-    let (words, others) = match arguments::split(&command_line(boot.command_line())) {
+    let (words, others) = match arguments::split(&command_line(boot.command_line)) {
         Ok(words) => {
             let mut words = Words::sort(words, devices).map_err(BootError::Choice)?;
             let others = core::mem::take(&mut words.others);

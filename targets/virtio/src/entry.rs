@@ -28,14 +28,7 @@ pub(crate) struct Boot {
     pub(crate) protocol: Protocol,
     /// ACPI's root pointer as the loader knows it, or zero.
     pub(crate) root_pointer: u64,
-    command_line: [u8; COMMAND_LINE_SIZE],
-    command_line_length: usize,
-}
-
-impl Boot {
-    pub(crate) fn command_line(&self) -> &[u8] {
-        &self.command_line[..self.command_line_length]
-    }
+    pub(crate) command_line: &'static [u8],
 }
 
 /// What [`prepare`] found out; `None` before.
@@ -52,6 +45,10 @@ struct Shared<T>(UnsafeCell<T>);
 unsafe impl<T> Sync for Shared<T> {}
 
 static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
+
+/// A copy of the command line: the loader's may lie where the page tables are built. On the fault stack, which `prepare` runs on, it would not fit several
+/// times, as code without optimisation has it.
+static COMMAND_LINE: Shared<[u8; COMMAND_LINE_SIZE]> = Shared(UnsafeCell::new([0; _]));
 
 /// Prints a fault and ends the image.
 extern "C" fn report(fault: &Fault) -> ! {
@@ -116,9 +113,11 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
         Ok(said) => said,
         Err(error) => fail(&error),
     };
-    // A copy: the loader's may lie where the page tables are built.
-    let (mut command_line, command_line_length) = ([0; COMMAND_LINE_SIZE], said.command_line.len());
-    command_line[..command_line_length].copy_from_slice(said.command_line);
+    // SAFETY: this runs once, and nothing else refers to it; from here on it is read alone.
+    let line: &'static mut [u8] = unsafe { &mut *COMMAND_LINE.0.get() };
+    let (line, _) = line.split_at_mut(said.command_line.len());
+    line.copy_from_slice(said.command_line);
+    let command_line: &'static [u8] = line;
     let memory = said.memory.min(HIGHEST - LARGE_PAGE) / PAGE * PAGE;
     // What lies beyond the memory up to 4 GiB are ACPI's tables and the devices.
     let given = Given { memory, handed_over: FIRMWARE, shared: Some(memory..HIGHEST), high: said.high };
@@ -126,7 +125,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
     match unsafe { entry::prepare(program, &given) } {
         Ok(Prepared { layout, root }) => {
             let stack_end = layout.stack.end;
-            let boot = Boot { layout, protocol, root_pointer: said.root_pointer, command_line, command_line_length };
+            let boot = Boot { layout, protocol, root_pointer: said.root_pointer, command_line };
             // SAFETY: nothing has read it yet; nothing on this stack is used again.
             unsafe {
                 *BOOT.0.get() = Some(boot);
