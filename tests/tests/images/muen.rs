@@ -24,7 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn reads_version_04() -> Result<()> {
     for version in [&["--sinfo=04"][..], &[]] {
-        let run = Run { tender: version, arguments: &["--count=2", "--interval-ms=10"], ..Run::default() };
+        let run = Run { tender: version, arguments: &["--count=2", "--interval=10ms"], ..Run::default() };
         let guest = Place::Muen.start("clock", &run)?;
         guest.wait_for("Solo5: solo5_exit(0) called\nSolo5: Halted\n")?;
         let ended = guest.ended()?;

@@ -40,7 +40,7 @@ fn boots_and_turns_off(machine: &str) -> Result<()> {
 fn tells_the_time(machine: &str) -> Result<()> {
     let start = Instant::now();
     let run = Run { tender: &["-machine", machine, "-rtc", "base=2031-02-03T04:05:06"], ..Run::default() };
-    let ended = Place::Virtio.start("clock", &Run { arguments: &["--count=2", "--interval-ms=10"], ..run })?.ended()?;
+    let ended = Place::Virtio.start("clock", &Run { arguments: &["--count=2", "--interval=10ms"], ..run })?.ended()?;
     ensure!(ended.status == Some(0) && ended.console.contains("2031-02-03T04:0"), "{ended:?}");
     let latest = super::clock::first_number(ended.console.lines().last().unwrap_or_default())?;
     ensure!(latest <= start.elapsed().as_secs_f64(), "{latest} s passed in the image, and {:?} outside", start.elapsed());
@@ -114,7 +114,7 @@ const CLOCKS: [(&[&str], &str); 2] = [
 /// In a second of the image, no less than a second passes outside.
 fn keeps_time(options: &[&str], clock: &str) -> Result<()> {
     let start = Instant::now();
-    let run = Run { tender: options, arguments: &["--count=2", "--interval-ms=1000", "--logs=debug"], ..Run::default() };
+    let run = Run { tender: options, arguments: &["--count=2", "--interval=1s", "--logs=debug"], ..Run::default() };
     let ended = Place::Virtio.start("clock", &run)?.ended()?;
     ensure!(ended.status == Some(0) && ended.console.contains(&format!("time by {clock}\n")), "{ended:?}");
     let latest = super::clock::first_number(ended.console.lines().last().unwrap_or_default())?;
