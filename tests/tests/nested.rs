@@ -64,7 +64,7 @@ fn tests() -> Vec<Test> {
             ensure!(ended.console.to_lowercase().contains("hello"), "{ended:?}");
             Ok(())
         }),
-        prints("hello_answers_help", "tender --mem=64 /images/hello.hvt --help", 0, "--logs=VALUE"),
+        prints("hello_answers_help", "tender --mem=64 /images/hello.hvt --help", 0, "--logs=FILTER"),
         prints("hello_refuses_an_unknown_argument_with_64", "tender /images/hello.hvt --nonsense=1", 64, "unknown argument --nonsense"),
         prints("hello_runs_in_2_mib", "tender --mem=2 /images/hello.hvt", 0, "ello"),
         prints("error_of_an_application_ends_with_1", "tender --mem=64 /images/faults.hvt --fault=nonsense", 1, "no fault is called"),
@@ -84,7 +84,7 @@ fn tests() -> Vec<Test> {
 
 /// The date comes first, as the machine around the image has it.
 const CLOCK: &str =
-    "date -u +%Y-%m-%d; tender --mem=64 /images/clock.hvt --count=2 --interval-ms=20; status=$?; date -u +%Y-%m-%d; exit $status";
+    "date -u +%Y-%m-%d; tender --mem=64 /images/clock.hvt --count=2 --interval=20ms; status=$?; date -u +%Y-%m-%d; exit $status";
 
 fn tells_the_date(ended: &Ended) -> Result<()> {
     let lines: Vec<&str> = ended.console.lines().collect();
