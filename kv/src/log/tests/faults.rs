@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use fogbow_block::Operation;
-use fogbow_block::fault::{Fault, FaultDisk};
+use fogbow_block::fault::{Fault, FaultDisk, Survivors};
 
 use super::super::FormatError;
 use super::*;
@@ -24,6 +24,22 @@ fn after_a_failed_write_only_reads_go_on_until_it_is_opened_again() {
             store.set(key("c"), b"3").await.unwrap();
             assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
         }
+    });
+}
+
+/// A record that was written, but whose flush failed with the image: once the next one has shown it, it is there to stay.
+#[test]
+fn what_was_shown_once_does_not_vanish() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(1024), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        store.set(key("a"), b"1").await.unwrap();
+        disk.fail(Operation::Flush, 1, Fault::Error);
+        assert!(store.set(key("b"), b"2").await.is_err());
+        let shown = contents(&LogStore::open(disk.clone(), Config::default()).await.unwrap()).await;
+        assert_eq!(shown.len(), 2);
+        let left = disk.power_cut(Survivors::None);
+        assert_eq!(contents(&LogStore::open(left, Config::default()).await.unwrap()).await, shown);
     });
 }
 
