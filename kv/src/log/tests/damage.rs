@@ -108,3 +108,22 @@ fn superblocks_log_and_map_survive_damage() {
         }
     });
 }
+
+/// A record survives the loss of one sector, and once it was opened again, the loss of another: what was damaged has been made again from the rest.
+#[test]
+fn a_sector_of_the_log_that_was_damaged_is_written_again() {
+    Simulation::new(1).block_on(async {
+        let (disk, model) = populated(6).await;
+        let store = LogStore::open(disk.snapshot(), Config::default()).await.unwrap();
+        let sectors = store.0.sectors();
+        let log = store.0.geometry.half_start(0) * sectors..store.0.geometry.map_start(0) * sectors;
+        for sector in log.start..log.end - 1 {
+            let damaged = FaultDisk::new(disk.snapshot(), 1);
+            damaged.damage(sector, 0, &[0xff; SECTOR]);
+            drop(LogStore::open(damaged.clone(), Config::default()).await.unwrap());
+            damaged.damage(sector + 1, 0, &[0xff; SECTOR]);
+            let store = LogStore::open(damaged, Config::default()).await.unwrap();
+            assert_eq!(contents(&store).await, model, "sectors {sector} and {}", sector + 1);
+        }
+    });
+}

@@ -78,3 +78,25 @@ fn replaced_large_values_give_their_space_back() {
         assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
     });
 }
+
+/// Pages that were written for a value whose commit never came are free for the next one who opens the store, whatever was checkpointed meanwhile.
+#[test]
+fn half_a_value_takes_no_space_after_a_power_cut() {
+    Simulation::new(1).block_on(async {
+        let disk = Rc::new(ram(4 << 10));
+        let store = LogStore::format(Rc::clone(&disk), Config::default()).await.unwrap();
+        let free = async |disk: Ram| {
+            let report = LogStore::open(disk, Config::default()).await.unwrap().check(|_, _| {}).await;
+            assert_eq!(report.problems, [""; 0]);
+            report.free_pages
+        };
+        store.set(key("a"), b"1").await.unwrap();
+        store.checkpoint().await.unwrap();
+        let before = free(disk.snapshot()).await;
+        let mut half = super::super::objects::Object::new(&store.0);
+        half.push(&[1; 65536]).await.unwrap();
+        store.set(key("a"), b"2").await.unwrap();
+        store.checkpoint().await.unwrap();
+        assert_eq!(free(disk.snapshot()).await, before);
+    });
+}
