@@ -299,16 +299,16 @@ pub fn qemu(run: &Run<'_>) -> Result<Command> {
     Ok(command)
 }
 
-/// A tender's option as QEMU wants it: `--net:NAME=user,hostfwd=...` and `--block:NAME=FILE`; others are QEMU's own.
+/// A tender's option as QEMU wants it: `--net:NAME=user` with or without `,hostfwd=...`, and `--block:NAME=FILE`; others are QEMU's own.
 fn qemu_options(option: &str) -> Result<Vec<String>> {
     let device = |option: &str, text: String| [option.to_owned(), text];
     if let Some((name, file)) = option.strip_prefix("--block:").and_then(|option| option.split_once('=')) {
         let drive = device("-drive", format!("if=none,id={name},format=raw,discard=unmap,file={file}"));
         return Ok([drive, device("-device", format!("virtio-blk-pci,drive={name}"))].concat());
     }
-    if let Some((name, forwards)) = option.strip_prefix("--net:").and_then(|option| option.split_once("=user,")) {
+    if let Some((name, forwards)) = option.strip_prefix("--net:").and_then(|option| option.split_once("=user")) {
         let mut network = format!("user,id={name}");
-        for forward in forwards.split(',') {
+        for forward in forwards.split(',').skip(1) {
             let ports = forward.strip_prefix("hostfwd=").with_context(|| format!("no forward: {forward}"))?;
             let (protocol, ports) = ports.split_once(':').filter(|(protocol, _)| *protocol == "udp").unwrap_or(("tcp", ports));
             let (host, guest) = ports.split_once(':').with_context(|| format!("no ports: {ports}"))?;

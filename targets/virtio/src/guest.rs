@@ -231,12 +231,16 @@ impl Guest {
         }
     }
 
-    /// Halts until an interrupt, for `nanos` at most; not at all when a task was woken before.
-    pub(crate) fn halt(&self, nanos: u64) {
-        if !self.arm() {
+    /// Halts until an interrupt, for `nanos` at most; not at all when a device was quicker and a task was woken, which this says: nobody waits for that
+    /// device any more, so that looking again would not tell.
+    #[must_use]
+    pub(crate) fn halt(&self, nanos: u64) -> bool {
+        let woken = self.arm();
+        if !woken {
             self.halt_until_interrupt(nanos);
         }
         self.watches.lock().iter().for_each(|watch| watch.ring.disarm());
+        woken
     }
 
     /// Waits until the device has used a buffer of `ring`, for `nanos` at most: for when nothing else can be done meanwhile.
@@ -260,8 +264,45 @@ impl Guest {
 pub(crate) mod tests {
     use super::*;
 
+    use crate::queue::tests::{Device, queue};
+    use core::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::Arc;
+    use std::task::Wake;
+
     /// A guest without a machine.
     pub(crate) fn guest() -> Guest {
         Guest::new(&[], Words::default(), NonZeroU64::MIN, 1 << 20)
+    }
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A device that is done after the last look and before the halt: its task has to run, and the machine must not halt, which it could not here.
+    #[test]
+    fn a_device_that_is_quicker_than_the_halt_is_told_of() {
+        for has_events in [true, false] {
+            let (mut queue, _) = queue(4, has_events);
+            let mut device = Device::new(queue.ring());
+            let guest = guest();
+            let watch = guest.watch(queue.ring());
+            let woken = Arc::new(Count::default());
+            let waker = Arc::clone(&woken).into();
+            queue.offer(0, 10);
+            queue.publish();
+            assert!(guest.poll(watch, &mut Context::from_waker(&waker)).is_pending());
+            assert!(!guest.wake_ready());
+            let head = device.next().unwrap();
+            device.use_buffer(head.into(), 10);
+            device.publish();
+            assert!(guest.halt(1));
+            assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+            assert!(!guest.wake_ready(), "nobody waits any more");
+        }
     }
 }

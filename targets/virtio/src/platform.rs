@@ -42,8 +42,7 @@ impl Machine {
             if left == 0 {
                 return;
             }
-            self.guest.halt(left);
-            if self.is_to_end(None) {
+            if self.guest.halt(left) || self.is_to_end(None) {
                 return;
             }
         }

@@ -13,7 +13,7 @@ const PLACES: [Place; 3] = [Place::Unix, Place::Spt, Place::Hvt];
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
-        super::on(&[Place::Spt, Place::Hvt, Place::Genode], "services_gives_each_stack_its_own_address", addresses),
+        super::on(&[Place::Spt, Place::Hvt, Place::Virtio, Place::Genode], "services_gives_each_stack_its_own_address", addresses),
         super::on(&PLACES, "services_is_not_held_up_by_a_console_that_nobody_reads", with_unread_console),
         super::on(&PLACES, "services_sends_its_log_over_udp", over_udp),
         super::on(&PLACES, "services_sends_its_log_over_tcp", over_tcp),

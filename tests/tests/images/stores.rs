@@ -18,8 +18,7 @@ const SECTOR: u64 = 512;
 const FILES: [(&str, usize); 4] = [("NOTE.TXT", 12), ("DATA/BIG.BIN", 200_000), ("DATA/OLD/EMPTY", 0), ("DATA/OLD/ODD.BIN", 513)];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    // On virtio this image, with its three disks, prints nothing and does not end under emulation: to be looked into.
-    let places = [Place::Unix, Place::Spt, Place::Hvt];
+    let places = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio];
     super::on(&places, "stores_are_exchanged_with_tar_and_fat", exchange)
 }
 

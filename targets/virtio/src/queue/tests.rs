@@ -61,7 +61,7 @@ impl Device {
 }
 
 /// A queue and its bell, which shows the queue's number when it has rung.
-fn queue(size: u16, has_events: bool) -> (Queue, Window) {
+pub(crate) fn queue(size: u16, has_events: bool) -> (Queue, Window) {
     let bell = crate::window::tests::memory(8);
     let queue = Queue::new(size, has_events, |_| Ok::<_, QueueError>(Doorbell::Half(bell, 7))).unwrap();
     (queue, bell)
