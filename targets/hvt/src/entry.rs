@@ -3,7 +3,6 @@
 //! The way itself, from ring 0 to ring 3, is [`fogbow_x86::entry`]'s.
 
 use core::arch::naked_asm;
-use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
 use fogbow::console;
@@ -11,6 +10,7 @@ use fogbow_x86::entry::{self, Prepared};
 use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::{Given, Layout};
 use fogbow_x86::program::{Handlers, Program};
+use fogbow_x86::shared::Shared;
 
 use crate::boot_info::BootInfo;
 use crate::hypercall::{self, Halt, Hypercall, PORTS, Puts};
@@ -28,17 +28,10 @@ pub(crate) struct Boot {
 /// What [`prepare`] found out; `None` before.
 pub(crate) fn boot() -> Option<&'static Boot> {
     // SAFETY: written once, by `prepare`, before any code that reads it runs; there is one thread.
-    unsafe { (*BOOT.0.get()).as_ref() }
+    unsafe { (*BOOT.get()).as_ref() }
 }
 
-/// Something that is written before anything reads it, or by assembler alone.
-#[repr(transparent)]
-struct Shared<T>(UnsafeCell<T>);
-
-// SAFETY: an image has one thread, and the accesses through the cell each say why they exclude each other.
-unsafe impl<T> Sync for Shared<T> {}
-
-static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
+static BOOT: Shared<Option<Boot>> = Shared::new(None);
 
 /// Prints a fault and ends the image.
 extern "C" fn report(fault: &Fault) -> ! {
@@ -67,8 +60,8 @@ unsafe extern "C" fn last_words() -> ! {
 }
 
 static LAST_WORDS_TEXT: [u8; 40] = *b"fault: another fault while reporting it\n";
-static LAST_WORDS: Shared<Puts> = Shared(UnsafeCell::new(Puts { data: LAST_WORDS_TEXT.as_ptr(), length: LAST_WORDS_TEXT.len() as u64 }));
-static HALT: Shared<Halt> = Shared(UnsafeCell::new(Halt { cookie: core::ptr::null(), status: fogbow::status::ABORT as i32 }));
+static LAST_WORDS: Shared<Puts> = Shared::new(Puts { data: LAST_WORDS_TEXT.as_ptr(), length: LAST_WORDS_TEXT.len() as u64 });
+static HALT: Shared<Halt> = Shared::new(Halt { cookie: core::ptr::null(), status: fogbow::status::ABORT as i32 });
 
 /// The first Rust code: lays memory out, and goes on in the image's main function.
 ///
@@ -96,7 +89,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
             let stack_end = layout.stack.end;
             // SAFETY: nothing has read it yet; nothing on this stack is used again.
             unsafe {
-                *BOOT.0.get() = Some(Boot { info, layout });
+                *BOOT.get() = Some(Boot { info, layout });
                 entry::start(program, root, stack_end, &[])
             }
         }

@@ -1,6 +1,5 @@
 //! From Muen's jump to the image's own code, and what the image does about faults.
 
-use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
 use fogbow::console::write_to;
@@ -10,6 +9,7 @@ use fogbow_x86::entry;
 use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::Layout;
 use fogbow_x86::program::{Handlers, Program};
+use fogbow_x86::shared::Shared;
 
 use crate::{console, power};
 
@@ -28,17 +28,10 @@ pub(crate) struct Boot {
 /// What [`prepare`] found out; `None` before.
 pub(crate) fn boot() -> Option<&'static Boot> {
     // SAFETY: written once, by `prepare`, before any code that reads it runs but the fault handler, which reads it when nothing writes any more.
-    unsafe { (*BOOT.0.get()).as_ref() }
+    unsafe { (*BOOT.get()).as_ref() }
 }
 
-/// Something that is written before anything reads it.
-#[repr(transparent)]
-struct Shared<T>(UnsafeCell<T>);
-
-// SAFETY: an image has one thread, and the accesses through the cell each say why they exclude each other.
-unsafe impl<T> Sync for Shared<T> {}
-
-static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
+static BOOT: Shared<Option<Boot>> = Shared::new(None);
 
 /// Prints a fault and ends the image.
 extern "C" fn report(fault: &Fault) -> ! {
@@ -80,6 +73,6 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
     let layout = Layout::under_other_tables(program, info_address..info_address + INFO_SIZE as u64, heap);
     let boot = Boot { layout, sinfo, command_line: boot::command_line(page), memory_end: info.memory_end };
     // SAFETY: nothing has read it yet, and there is one thread.
-    unsafe { *BOOT.0.get() = Some(boot) };
+    unsafe { *BOOT.get() = Some(boot) };
     (program.main)()
 }

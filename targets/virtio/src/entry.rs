@@ -1,7 +1,6 @@
 //! From the loader's jump to the image's own code: what `fogbow-x86` needs to know of this target, and what it does about faults.
 
 use core::arch::naked_asm;
-use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -12,6 +11,7 @@ use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::{Given, HIGHEST, Layout};
 use fogbow_x86::paging::{LARGE_PAGE, PAGE};
 use fogbow_x86::program::{Handlers, Program};
+use fogbow_x86::shared::Shared;
 
 use crate::loader::{self, COMMAND_LINE_SIZE, Protocol, Reach};
 use crate::{apic, button, clock, ports, power, serial};
@@ -34,21 +34,14 @@ pub(crate) struct Boot {
 /// What [`prepare`] found out; `None` before.
 pub(crate) fn boot() -> Option<&'static Boot> {
     // SAFETY: written once, by `prepare`, before any code that reads it runs; there is one thread.
-    unsafe { (*BOOT.0.get()).as_ref() }
+    unsafe { (*BOOT.get()).as_ref() }
 }
 
-/// Something that is written before anything reads it.
-#[repr(transparent)]
-struct Shared<T>(UnsafeCell<T>);
-
-// SAFETY: an image has one thread, and the accesses through the cell each say why they exclude each other.
-unsafe impl<T> Sync for Shared<T> {}
-
-static BOOT: Shared<Option<Boot>> = Shared(UnsafeCell::new(None));
+static BOOT: Shared<Option<Boot>> = Shared::new(None);
 
 /// A copy of the command line: the loader's may lie where the page tables are built. On the fault stack, which `prepare` runs on, it would not fit several
 /// times, as code without optimisation has it.
-static COMMAND_LINE: Shared<[u8; COMMAND_LINE_SIZE]> = Shared(UnsafeCell::new([0; _]));
+static COMMAND_LINE: Shared<[u8; COMMAND_LINE_SIZE]> = Shared::new([0; _]);
 
 /// Prints a fault and ends the image.
 extern "C" fn report(fault: &Fault) -> ! {
@@ -114,7 +107,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
         Err(error) => fail(&error),
     };
     // SAFETY: this runs once, and nothing else refers to it; from here on it is read alone.
-    let line: &'static mut [u8] = unsafe { &mut *COMMAND_LINE.0.get() };
+    let line: &'static mut [u8] = unsafe { &mut *COMMAND_LINE.get() };
     let (line, _) = line.split_at_mut(said.command_line.len());
     line.copy_from_slice(said.command_line);
     let command_line: &'static [u8] = line;
@@ -128,7 +121,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
             let boot = Boot { layout, protocol, root_pointer: said.root_pointer, command_line };
             // SAFETY: nothing has read it yet; nothing on this stack is used again.
             unsafe {
-                *BOOT.0.get() = Some(boot);
+                *BOOT.get() = Some(boot);
                 entry::start(program, root, stack_end, clock::kvm::registers())
             }
         }

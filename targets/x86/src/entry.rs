@@ -20,7 +20,6 @@
 //! ring 0 shares the image's code pages.
 
 use core::arch::{asm, naked_asm};
-use core::cell::UnsafeCell;
 use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
@@ -32,6 +31,7 @@ use crate::fault::{self, Fault};
 use crate::layout::{Given, Layout, LayoutError, Parts};
 use crate::paging::{FIRST_LARGE_PAGE, PAGE, PagingError, TABLE_ENTRY, Table};
 use crate::program::{Handlers, Program};
+use crate::shared::Shared;
 
 mod from_32_bits;
 
@@ -179,17 +179,10 @@ const RING0_USED: usize = size_of::<[u64; SEGMENTS.len()]>()
 
 const _: () = assert!(size_of::<Ring0>() == PAGE as usize);
 
-/// Something that is written before anything reads it, or by assembler alone.
-#[repr(transparent)]
-struct Shared<T>(UnsafeCell<T>);
-
-// SAFETY: an image has one thread, and the accesses through the cell each say why they exclude each other.
-unsafe impl<T> Sync for Shared<T> {}
-
 #[repr(C, align(16))]
 struct Stack<const SIZE: usize>([u8; SIZE]);
 
-static RING0: Shared<Ring0> = Shared(UnsafeCell::new(Ring0 {
+static RING0: Shared<Ring0> = Shared::new(Ring0 {
     segments: SEGMENTS,
     segments_pointer: TablePointer::new(size_of::<[u64; SEGMENTS.len()]>()),
     gates_pointer: TablePointer::new(size_of::<[Gate; VECTORS]>()),
@@ -202,11 +195,11 @@ static RING0: Shared<Ring0> = Shared(UnsafeCell::new(Ring0 {
     task: TaskState::new(),
     gates: [Gate::new(0, 3); VECTORS],
     stack: [0; _],
-}));
+});
 
-static FIRST_TABLES: Shared<[Table; 3]> = Shared(UnsafeCell::new([Table::EMPTY; 3]));
-static FAULT_STACK: Shared<Stack<FAULT_STACK_SIZE>> = Shared(UnsafeCell::new(Stack([0; _])));
-static FAULT: Shared<Fault> = Shared(UnsafeCell::new(Fault::NONE));
+static FIRST_TABLES: Shared<[Table; 3]> = Shared::new([Table::EMPTY; 3]);
+static FAULT_STACK: Shared<Stack<FAULT_STACK_SIZE>> = Shared::new(Stack([0; _]));
+static FAULT: Shared<Fault> = Shared::new(Fault::NONE);
 
 /// A model-specific register (Intel SDM volume 4), and what is written to it.
 #[derive(Clone, Copy, Debug)]
@@ -366,7 +359,7 @@ pub struct Prepared {
 /// Called once, within [`Program::prepare`], with the program that it got.
 pub unsafe fn prepare(program: &Program, given: &Given) -> Result<Prepared, PrepareError> {
     // SAFETY: ring 0 does not run now; the tables of `enter` allow to write its page.
-    fill_gates(unsafe { &mut (*RING0.0.get()).gates });
+    fill_gates(unsafe { &mut (*RING0.get()).gates });
     let parts = Parts {
         start: program.start.addr() as u64,
         code_end: program.code_end.addr() as u64,
@@ -374,7 +367,7 @@ pub unsafe fn prepare(program: &Program, given: &Given) -> Result<Prepared, Prep
         stack: program.stack.addr() as u64,
         stack_end: program.stack_end.addr() as u64,
         end: program.end.addr() as u64,
-        ring0: RING0.0.get().addr() as u64,
+        ring0: RING0.get().addr() as u64,
     };
     let layout = Layout::new(&parts, given).map_err(PrepareError::Layout)?;
     let count = (layout.tables.end - layout.tables.start) / PAGE;
@@ -412,7 +405,7 @@ pub unsafe fn start(program: &Program, root: u64, stack_end: u64, registers: &[M
 /// Called within [`Program::prepare`]: the page of ring 0 can be written, and nothing else refers to it.
 pub unsafe fn allow_ports(ports: Range<u16>) {
     // SAFETY: passed on to the caller.
-    unsafe { (*RING0.0.get()).task.allow(ports) };
+    unsafe { (*RING0.get()).task.allow(ports) };
 }
 
 /// Sets the gate of a vector beyond the processor's own: an interrupt's, or a service's.
@@ -424,7 +417,7 @@ pub unsafe fn allow_ports(ports: Range<u16>) {
 /// As [`allow_ports`], before [`start`]; and the gate's handler keeps all registers.
 pub unsafe fn set_gate(vector: usize, gate: Gate) {
     // SAFETY: passed on to the caller.
-    unsafe { (*RING0.0.get()).gates[vector] = gate };
+    unsafe { (*RING0.get()).gates[vector] = gate };
 }
 
 fn fill_gates(gates: &mut [Gate; VECTORS]) {
@@ -442,7 +435,7 @@ fn fill_gates(gates: &mut [Gate; VECTORS]) {
 /// Called once, in ring 0 of 64-bit mode, with interrupts off, by an image that does not use [`enter`]; the image's code and data are mapped to
 /// themselves, readable, its data writable.
 pub unsafe fn install(handlers: Handlers) {
-    let ring0 = RING0.0.get();
+    let ring0 = RING0.get();
     // SAFETY: called once: nothing refers to the page yet, and no fault handler is in place that would.
     let (segments, gates) = unsafe {
         let state = &mut *ring0;

@@ -6,6 +6,7 @@
 //! - [`mod@program`]: what an image tells the entry code of itself;
 //! - [`mod@fault`]: what the processor says about a fault, in words;
 //! - [`layout`] and [`paging`]: where everything lies in memory, and page tables that say what may be done with it.
+//! - [`shared`]: what start-up code leaves for the image.
 //!
 //! The library knows no hypervisor: a target brings its first instructions, its console and its end. Limits: one processor; 512 GiB of memory.
 #![no_std]
@@ -19,3 +20,4 @@ pub mod fault;
 pub mod layout;
 pub mod paging;
 pub mod program;
+pub mod shared;

@@ -1,9 +1,9 @@
 //! KVM's clock (Linux's `Documentation/virt/kvm/x86/msr.rst`): the host says what the time stamp counter means, and says it anew whenever that changes.
 
-use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering, fence};
 
 use fogbow_x86::entry::ModelSpecific;
+use fogbow_x86::shared::Shared;
 
 use super::Reference;
 use crate::clock::counter;
@@ -43,34 +43,22 @@ struct WallClock {
     nanos: u32,
 }
 
-struct Shared<T>(UnsafeCell<T>);
-
-// SAFETY: an image has one thread; the host writes while the image does not run, as far as the image can tell, and all reads are volatile.
-unsafe impl<T> Sync for Shared<T> {}
-
-static TIME: Shared<SystemTime> = Shared(UnsafeCell::new(SystemTime {
-    version: 0,
-    padding: 0,
-    counter: 0,
-    nanos: 0,
-    multiplier: 0,
-    shift: 0,
-    flags: 0,
-    more_padding: [0; 2],
-}));
-static WALL: Shared<WallClock> = Shared(UnsafeCell::new(WallClock { version: 0, seconds: 0, nanos: 0 }));
+// The host writes them while the image does not run, as far as the image can tell.
+static TIME: Shared<SystemTime> =
+    Shared::new(SystemTime { version: 0, padding: 0, counter: 0, nanos: 0, multiplier: 0, shift: 0, flags: 0, more_padding: [0; 2] });
+static WALL: Shared<WallClock> = Shared::new(WallClock { version: 0, seconds: 0, nanos: 0 });
 
 /// What tells the host where to keep the clock: nothing where there is no KVM.
 pub(crate) fn registers() -> &'static [ModelSpecific] {
-    static REGISTERS: Shared<[ModelSpecific; 2]> = Shared(UnsafeCell::new([ModelSpecific { register: 0, value: 0 }; 2]));
+    static REGISTERS: Shared<[ModelSpecific; 2]> = Shared::new([ModelSpecific { register: 0, value: 0 }; 2]);
     if !is_offered() {
         return &[];
     }
     // SAFETY: this runs once, before anything else refers to the registers.
-    let registers = unsafe { &mut *REGISTERS.0.get() };
+    let registers = unsafe { &mut *REGISTERS.get() };
     *registers = [
-        ModelSpecific { register: WALL_CLOCK, value: WALL.0.get().expose_provenance() as u64 },
-        ModelSpecific { register: SYSTEM_TIME, value: TIME.0.get().expose_provenance() as u64 | ENABLED },
+        ModelSpecific { register: WALL_CLOCK, value: WALL.get().expose_provenance() as u64 },
+        ModelSpecific { register: SYSTEM_TIME, value: TIME.get().expose_provenance() as u64 | ENABLED },
     ];
     registers
 }
@@ -98,7 +86,7 @@ impl KvmClock {
     /// When the clock was zero, in nanoseconds since 1970; `None` when the host does not say.
     pub(super) fn epoch(self) -> Option<u64> {
         // SAFETY: the static lives for ever; the host writes it no more.
-        let wall = unsafe { WALL.0.get().read_volatile() };
+        let wall = unsafe { WALL.get().read_volatile() };
         (wall.seconds != 0).then(|| u64::from(wall.seconds) * 1_000_000_000 + u64::from(wall.nanos))
     }
 }
@@ -120,13 +108,13 @@ impl Reference for KvmClock {
 
 fn version() -> u32 {
     // SAFETY: the static lives for ever; its first field is an aligned integer.
-    unsafe { (*TIME.0.get().cast::<AtomicU32>()).load(Ordering::Acquire) }
+    unsafe { (*TIME.get().cast::<AtomicU32>()).load(Ordering::Acquire) }
 }
 
 fn system_time() -> SystemTime {
     version();
     // SAFETY: the static lives for ever; a value that is torn is told by its version.
-    unsafe { TIME.0.get().read_volatile() }
+    unsafe { TIME.get().read_volatile() }
 }
 
 /// The time when the counter stands at `counter`.
