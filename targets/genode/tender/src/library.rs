@@ -169,7 +169,7 @@ impl Library {
 
 /// Ends the image for a call whose outcome the library leaves open.
 fn undefined(what: &str) -> ! {
-    eprintln!("{PROGRAM}: the image's call is undefined on Genode: {what}");
+    eprintln!("{}: the image's call is undefined on Genode: {what}", PROGRAM.name);
     std::process::exit(ABORT_STATUS)
 }
 
@@ -235,7 +235,7 @@ unsafe extern "C" fn solo5_net_read(handle: u64, into: *mut u8, size: usize, len
     match rustix::io::read(library().descriptor(handle, DeviceKind::Net), into) {
         // A tap gives no empty frame.
         Ok(0) => {
-            eprintln!("{PROGRAM}: a network device of this image is gone: what was behind it on the host has ended");
+            eprintln!("{}: a network device of this image is gone: what was behind it on the host has ended", PROGRAM.name);
             std::process::exit(1)
         }
         Ok(count) => {

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use fogbow_genode_tender::{Image, ImageError};
 use fogbow_tender::attach::{self, AttachError};
 use fogbow_tender::fault;
-use fogbow_tender::options::{self, ABORT_STATUS, CommandLine, Request};
+use fogbow_tender::options::{ABORT_STATUS, CommandLine, Program};
 
 mod library;
 mod memory;
@@ -24,7 +24,8 @@ mod memory;
 use library::{Library, StartInfo};
 use memory::MemoryError;
 
-const PROGRAM: &str = env!("CARGO_PKG_NAME");
+const PROGRAM: Program =
+    Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), abi: "Solo5 0.6's library", further_options: "" };
 /// Bytes of the stack that an image has: `Component::stack_size` of `bindings/genode`.
 const STACK: usize = 512 * 1024;
 /// Bytes of the image's memory that are not its heap: `Component::construct` of `bindings/genode`.
@@ -49,21 +50,13 @@ enum TenderError {
 
 fn main() -> ExitCode {
     fogbow_tender::net::main_if_child();
-    let command_line = match options::parse(std::env::args_os().skip(1)) {
-        Ok(Request::Run(command_line)) => command_line,
-        Ok(Request::Help) => {
-            eprint!("{}", options::help(PROGRAM));
-            return ExitCode::FAILURE;
-        }
-        Ok(Request::Version) => {
-            eprintln!("{PROGRAM}, version {}\nSolo5 0.6's library", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return fail(&error),
+    let command_line = match PROGRAM.read(std::env::args_os().skip(1)) {
+        Ok(command_line) => command_line,
+        Err(status) => return ExitCode::from(status as u8),
     };
     match run(&command_line) {
         Ok(status) => ExitCode::from(status),
-        Err(error) => fail(&error),
+        Err(error) => ExitCode::from(PROGRAM.fail(&error) as u8),
     }
 }
 
@@ -76,9 +69,7 @@ fn run(command_line: &CommandLine) -> Result<u8, TenderError> {
     // A Nic session's frames are plain.
     let manifest = image.manifest().clone().with_plain_frames();
     let devices = attach::attach(command_line, &manifest)?;
-    for forward in devices.iter().flat_map(|device| &device.forwards) {
-        eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
-    }
+    PROGRAM.say_forwards(&devices);
     let library = Library::new(manifest, devices).map_err(TenderError::Events)?;
     library::install(library);
 
@@ -92,8 +83,8 @@ fn run(command_line: &CommandLine) -> Result<u8, TenderError> {
     let start = StartInfo::new(&command_line.arguments, memory::heap(heap_size)?);
     let guest = std::thread::Builder::new().name("image".to_owned()).stack_size(STACK);
     let guest = guest.spawn(move || {
-        if let Err(error) = fault::install(PROGRAM, memory::stack_guard()) {
-            eprintln!("{PROGRAM}: faults of the image will not be told: {error}");
+        if let Err(error) = fault::install(PROGRAM.name, memory::stack_guard()) {
+            eprintln!("{}: faults of the image will not be told: {error}", PROGRAM.name);
         }
         // SAFETY: `main` is the image's `solo5_app_main`: it was loaded, relocated and made executable, and stays.
         unsafe { memory::enter(main, &start) }
@@ -101,9 +92,4 @@ fn run(command_line: &CommandLine) -> Result<u8, TenderError> {
     let status = guest.map_err(TenderError::Thread)?.join();
     // Only the low byte of an exit value reaches a parent on Linux.
     Ok(status.map_or(ABORT_STATUS as u8, |status| status as u8))
-}
-
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{PROGRAM}: {error}");
-    ExitCode::FAILURE
 }

@@ -8,6 +8,8 @@ use std::io;
 
 use fogbow_tender::options::ERROR_STATUS;
 
+use crate::PROGRAM;
+
 /// Ends the process with this status, at once. Statuses are taken modulo 256, as by `exit(3)`.
 pub(crate) fn now(status: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
@@ -16,8 +18,7 @@ pub(crate) fn now(status: i32) -> ! {
 
 /// Ends the process with a message and [`ERROR_STATUS`].
 pub(crate) fn with_error(error: &dyn Display) -> ! {
-    eprintln!("fogbow-hvt-tender: {error}");
-    now(ERROR_STATUS)
+    now(PROGRAM.fail(error))
 }
 
 /// Has the calling thread's part of the heap ready for a message, so that writing one asks the host for no memory: the sandbox does

@@ -36,7 +36,7 @@ use fogbow_tender::attach::{AttachError, Attached, attach};
 use fogbow_tender::console;
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
 use fogbow_tender::manifest::DeviceKind;
-use fogbow_tender::options::{self, CommandLine, ERROR_STATUS, Request};
+use fogbow_tender::options::{CommandLine, Program};
 use rustix::thread::set_current_timer_slack;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -52,23 +52,14 @@ use crate::worker::{Worker, WorkerError};
 /// `HVT_ABI_VERSION`.
 const ABI: Abi = Abi { target: Target::Hvt, version: 2 };
 
+const PROGRAM: Program =
+    Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), abi: "ABI version 2", further_options: "" };
+
 fn main() {
     fogbow_tender::net::main_if_child();
-    let request = options::parse(std::env::args_os().skip(1)).unwrap_or_else(|error| end::with_error(&error));
-    match request {
-        Request::Help => {
-            eprint!("{}", options::help("fogbow-hvt-tender"));
-            end::now(ERROR_STATUS)
-        }
-        Request::Version => {
-            eprintln!("fogbow-hvt-tender, version {}\nABI version {}", env!("CARGO_PKG_VERSION"), ABI.version);
-            end::now(0)
-        }
-        Request::Run(command_line) => {
-            let Err(error) = run(&command_line);
-            end::with_error(&error)
-        }
-    }
+    let command_line = PROGRAM.read(std::env::args_os().skip(1)).unwrap_or_else(|status| end::now(status));
+    let Err(error) = run(&command_line);
+    end::with_error(&error)
 }
 
 /// Why an image was not run.

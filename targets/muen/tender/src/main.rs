@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use fogbow_muen_interface::sinfo::Version;
 use fogbow_tender::attach::{self, AttachError};
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
-use fogbow_tender::options::{self, CommandLine, Request};
+use fogbow_tender::options::{CommandLine, Program};
 
 mod machine;
 mod memory;
@@ -43,7 +43,12 @@ mod world;
 use memory::MemoryError;
 use subject::SubjectError;
 
-const PROGRAM: &str = env!("CARGO_PKG_NAME");
+const PROGRAM: Program = Program {
+    name: env!("CARGO_PKG_NAME"),
+    version: env!("CARGO_PKG_VERSION"),
+    abi: "ABI version 4",
+    further_options: "  --sinfo=04                          subject information of version 04 (05)\n",
+};
 /// The version of the ABI note of Solo5 0.12.1 (`bindings/muen/start.c`).
 const ABI_VERSION: u32 = 4;
 /// The option that the other tenders do not have.
@@ -72,22 +77,13 @@ fn main() -> ExitCode {
     fogbow_tender::net::main_if_child();
     let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let version = take_version(&mut arguments);
-    let command_line = match options::parse(arguments) {
-        Ok(Request::Run(command_line)) => command_line,
-        Ok(Request::Help) => {
-            eprint!("{}", options::help(PROGRAM));
-            eprintln!("  {SINFO_OPTION}                          subject information of version 04 (05)");
-            return ExitCode::FAILURE;
-        }
-        Ok(Request::Version) => {
-            eprintln!("{PROGRAM}, version {}\nABI version {ABI_VERSION}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => return fail(&error),
+    let command_line = match PROGRAM.read(arguments) {
+        Ok(command_line) => command_line,
+        Err(status) => return ExitCode::from(status as u8),
     };
     match run(&command_line, version) {
         Ok(status) => ExitCode::from(status),
-        Err(error) => fail(&error),
+        Err(error) => ExitCode::from(PROGRAM.fail(&error) as u8),
     }
 }
 
@@ -114,9 +110,7 @@ fn run(command_line: &CommandLine, version: Version) -> Result<u8, TenderError> 
     // A channel's frames are plain.
     let manifest = image.manifest().map_err(image_error)?.with_plain_frames();
     let devices = attach::attach(command_line, &manifest)?;
-    for forward in devices.iter().flat_map(|device| &device.forwards) {
-        eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
-    }
+    PROGRAM.say_forwards(&devices);
     let layout = image.layout(i64::MAX.cast_unsigned()).map_err(image_error)?;
     let plan = subject::Plan::new(&layout, &manifest, command_line.memory_size)?;
     let mut memory = memory::Memory::new(&plan.regions)?;
@@ -124,11 +118,6 @@ fn run(command_line: &CommandLine, version: Version) -> Result<u8, TenderError> 
     let world = world::World::new(&plan, &memory, devices).map_err(TenderError::World)?;
     let machine = machine::Machine::start(&memory, &plan.start).map_err(TenderError::Machine)?;
     Ok(world.run(machine))
-}
-
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{PROGRAM}: {error}");
-    ExitCode::FAILURE
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Plan {
         if line.len() >= COMMAND_LINE_SIZE {
             eprintln!(
                 "{}: the image's arguments are cut: {} bytes, and there is room for {}",
-                crate::PROGRAM,
+                crate::PROGRAM.name,
                 line.len(),
                 COMMAND_LINE_SIZE - 1
             );

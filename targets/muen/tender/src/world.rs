@@ -136,7 +136,7 @@ impl Wire {
             match rustix::io::read(&self.descriptor, &mut frame) {
                 Ok(0) => {
                     if std::mem::replace(&mut self.is_open, false) {
-                        eprintln!("{PROGRAM}: a network of the image is gone: what was behind it on the host has ended");
+                        eprintln!("{}: a network of the image is gone: what was behind it on the host has ended", PROGRAM.name);
                     }
                     break;
                 }
@@ -212,7 +212,8 @@ impl World {
                 {
                     while self.log.drain() {}
                     eprintln!(
-                        "{PROGRAM}: the machine ended before the image did ({status}): its processor shut down, by three faults at once"
+                        "{}: the machine ended before the image did ({status}): its processor shut down, by three faults at once",
+                        PROGRAM.name
                     );
                     return ABORT_STATUS as u8;
                 }

@@ -36,7 +36,7 @@ use fogbow_tender::boot::BootError;
 use fogbow_tender::console;
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
 use fogbow_tender::fault;
-use fogbow_tender::options::{self, CommandLine, Request};
+use fogbow_tender::options::{CommandLine, Program};
 
 mod events;
 mod launch;
@@ -48,32 +48,24 @@ use launch::Start;
 use memory::MemoryError;
 use sandbox::{Sandbox, SandboxError};
 
-const PROGRAM: &str = env!("CARGO_PKG_NAME");
 /// `SPT_ABI_VERSION` of `spt_abi.h`.
 const ABI_VERSION: u32 = 2;
+
+const PROGRAM: Program =
+    Program { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), abi: "ABI version 2", further_options: "" };
 
 /// The C library's `main`, not Rust's: the Rust runtime's preparations (a signal stack, its guard page found by reading /proc, handlers for
 /// memory faults, SIGPIPE ignored) cost more than all that a tender does, and a guest would have to be rid of them again.
 #[unsafe(no_mangle)]
 extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
     become_user_network();
-    let request = match options::parse(std::env::args_os().skip(1)) {
-        Ok(request) => request,
-        Err(error) => return fail(&error),
+    let command_line = match PROGRAM.read(std::env::args_os().skip(1)) {
+        Ok(command_line) => command_line,
+        Err(status) => return status,
     };
-    match request {
-        Request::Help => {
-            eprint!("{}", options::help(PROGRAM));
-            options::ERROR_STATUS
-        }
-        Request::Version => {
-            eprintln!("{PROGRAM} tender, version {}\nABI version {ABI_VERSION}", env!("CARGO_PKG_VERSION"));
-            0
-        }
-        Request::Run(command_line) => match run(&command_line) {
-            Ok(never) => match never {},
-            Err(error) => fail(&error),
-        },
+    match run(&command_line) {
+        Ok(never) => match never {},
+        Err(error) => PROGRAM.fail(&error),
     }
 }
 
@@ -123,9 +115,7 @@ fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> 
         // What cannot be opened so is written to as it is.
         let _ = console::open_without_waiting();
     }
-    for forward in devices.iter().flat_map(|device| &device.forwards) {
-        eprintln!("{PROGRAM}: forwarding {} {} to the guest's port {}", forward.protocol, forward.host, forward.guest_port);
-    }
+    PROGRAM.say_forwards(&devices);
 
     let mut memory = memory::map(command_line.memory_size)?;
     let layout = image.load(&mut memory).map_err(image_error)?;
@@ -134,7 +124,7 @@ fn prepare(command_line: &CommandLine) -> Result<(Start, Sandbox), TenderError> 
 
     let events = events::create(&devices)?;
     let start = launch::place(&mut memory, &layout, &manifest, &devices, &events, &command_line.arguments)?;
-    fault::install(PROGRAM, fault::stack_guard(&layout.segments)).map_err(TenderError::Fault)?;
+    fault::install(PROGRAM.name, fault::stack_guard(&layout.segments)).map_err(TenderError::Fault)?;
     let sandbox = sandbox::prepare(devices, events)?;
     Ok((start, sandbox))
 }
@@ -150,9 +140,4 @@ fn become_user_network() {
         // SAFETY: the action is the one found above, of a process that has set no handler yet: to ignore, or the default.
         unsafe { libc::signal(libc::SIGPIPE, inherited) };
     }
-}
-
-fn fail(error: &dyn std::error::Error) -> c_int {
-    eprintln!("{PROGRAM}: {error}");
-    options::ERROR_STATUS
 }
