@@ -146,7 +146,7 @@ impl<'a> Head<'a> {
         }
         let method = Method::parse(method).ok_or(Status::NOT_IMPLEMENTED)?;
         let (path, query) = parse_target(target, method).ok_or(Status::BAD_REQUEST)?;
-        let keep_alive = !facts.close && (is_1_1 || facts.keep_alive);
+        let keep_alive = facts.connection.is_kept(is_1_1);
         let expects_continue = is_1_1 && facts.expects_continue && !framing.is_done();
         Ok((Self { method, path, query, fields: Fields::after_first_line(bytes), is_1_1, keep_alive, expects_continue }, framing))
     }
@@ -200,8 +200,7 @@ struct Facts<'a> {
     length: Option<&'a [u8]>,
     coding: Option<&'a [u8]>,
     has_host: bool,
-    close: bool,
-    keep_alive: bool,
+    connection: Connection,
     expects_continue: bool,
 }
 
@@ -223,20 +222,13 @@ impl<'a> Facts<'a> {
                     }
                     facts.expects_continue = true;
                 }
-                10 if field.name.eq_ignore_ascii_case("connection") => facts.note_connection(field.value),
+                10 if field.name.eq_ignore_ascii_case("connection") => facts.connection.note(field.value),
                 14 if field.name.eq_ignore_ascii_case("content-length") => once(&mut facts.length, field.value)?,
                 17 if field.name.eq_ignore_ascii_case("transfer-encoding") => once(&mut facts.coding, field.value)?,
                 _ => {}
             }
         }
         Ok(facts)
-    }
-
-    fn note_connection(&mut self, options: &[u8]) {
-        for option in options.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            self.close |= option.eq_ignore_ascii_case(b"close");
-            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
     }
 
     fn framing(&self, is_1_1: bool, limit: u64) -> Result<Framing, Status> {
@@ -246,6 +238,28 @@ impl<'a> Facts<'a> {
             (None, Some(coding)) if is_1_1 => check_coding(coding).map(|()| Framing::chunked()),
             _ => Err(Status::BAD_REQUEST),
         }
+    }
+}
+
+/// What a message's Connection fields ask for (RFC 9112, section 9.3).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Connection {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Connection {
+    /// Notes the options of one field.
+    pub(super) fn note(&mut self, options: &[u8]) {
+        for option in options.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// Whether the connection stays open after the message.
+    pub(super) const fn is_kept(self, is_1_1: bool) -> bool {
+        !self.close && (is_1_1 || self.keep_alive)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server as a device (`kind = "http_server"` in `unikernel.toml`): a stack, a port and limits, which an application gives its handler.
 
 use alloc::format;
+use core::num::NonZeroUsize;
 
 use fogbow::StartError;
 use fogbow::arguments::{self, Argument};
@@ -11,7 +12,7 @@ use crate::{Listener, Stack};
 /// The boot arguments of a server; each begins with the device's name and a dash.
 pub const SERVER_ARGUMENTS: &[Argument] = &[
     Argument::new::<u16>("port", "TCP port to serve").valued("PORT").default("80"),
-    Argument::new::<usize>("connections", "connections served at once at most; further ones wait").valued("NUMBER").default("1000"),
+    Argument::new::<NonZeroUsize>("connections", "connections served at once at most; further ones wait").valued("NUMBER").default("1000"),
 ];
 
 /// An HTTP server that has not begun to serve.
@@ -50,9 +51,8 @@ impl<S: Stack> Server<S> {
     /// When no runtime is running.
     pub fn from_arguments(stack: S, prefix: &str) -> Result<Self, StartError> {
         let port = arguments::parse(&format!("{prefix}port"))?;
-        let connections: usize = arguments::parse(&format!("{prefix}connections"))?;
-        // Not one at least would be a server that serves nobody.
-        let limits = Limits { connections: connections.max(1), ..Limits::default() };
+        let connections: NonZeroUsize = arguments::parse(&format!("{prefix}connections"))?;
+        let limits = Limits { connections: connections.get(), ..Limits::default() };
         Ok(Self { stack, port, limits })
     }
 

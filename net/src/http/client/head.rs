@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use super::SendError;
 use crate::http::framing::Framing;
-use crate::http::head::{MAX_FIELDS, check_coding, once, parse_length};
+use crate::http::head::{Connection, MAX_FIELDS, check_coding, once, parse_length};
 use crate::http::{Method, Status};
 
 /// What the head of a response says about the message itself.
@@ -28,17 +28,14 @@ impl Head {
         }
         let (Some(status @ 100..), Some(minor)) = (response.code, response.version) else { return Err(SendError::Malformed) };
         let is_1_1 = minor == 1;
-        let (mut length, mut coding, mut close, mut keep) = (None, None, false, false);
+        let (mut length, mut coding, mut connection) = (None, None, Connection::default());
         for field in &*response.headers {
             if field.name.eq_ignore_ascii_case("content-length") {
                 once(&mut length, field.value).map_err(refused)?;
             } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
                 once(&mut coding, field.value).map_err(refused)?;
             } else if field.name.eq_ignore_ascii_case("connection") {
-                for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                    close |= option.eq_ignore_ascii_case(b"close");
-                    keep |= option.eq_ignore_ascii_case(b"keep-alive");
-                }
+                connection.note(field.value);
             }
         }
         // RFC 9112, section 6.3, in its order.
@@ -49,7 +46,7 @@ impl Head {
             (None, None) => Framing::UntilClose(false),
             _ => return Err(SendError::Malformed),
         };
-        let keep_alive = !close && (is_1_1 || keep) && framing != Framing::UntilClose(false);
+        let keep_alive = connection.is_kept(is_1_1) && framing != Framing::UntilClose(false);
         Ok(Self { status, framing, keep_alive })
     }
 }
