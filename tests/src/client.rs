@@ -1,10 +1,10 @@
 //! Clients: plain sockets with patience, and HTTP by hand, so that a test sees each byte.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::guest::PATIENCE;
 use crate::network::{GUEST, Namespace};
@@ -27,6 +27,24 @@ pub fn connect(address: SocketAddr) -> Result<TcpStream> {
             Err(_) => std::thread::yield_now(),
         }
     }
+}
+
+/// Sends `length` bytes to an echo server and checks that they all come back, while they are being sent.
+///
+/// # Errors
+/// When they do not, or the connection fails.
+pub fn echo(address: SocketAddr, length: usize) -> Result<()> {
+    let mut writer = connect(address)?;
+    let mut reader = writer.try_clone()?;
+    let data: Vec<u8> = (0..length).map(|index| (index * 31 / 7) as u8).collect();
+    let mut back = Vec::new();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| writer.write_all(&data).and_then(|()| writer.shutdown(Shutdown::Write)));
+        reader.read_to_end(&mut back)?;
+        sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    ensure!(back == data, "{} of {length} bytes came back, or not the same", back.len());
+    Ok(())
 }
 
 /// A response, taken apart.

@@ -1,7 +1,7 @@
 //! UDP and TCP echo.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use fogbow_tests::builder::{Place, Run, served_at};
@@ -46,20 +46,7 @@ fn returns_datagrams(place: Place) -> Result<()> {
 }
 
 fn returns_streams_whole(place: Place) -> Result<()> {
-    const LENGTH: usize = 4 << 20;
-    with_echo(place, |address| {
-        let mut writer = client::connect(address)?;
-        let mut reader = writer.try_clone()?;
-        let data: Vec<u8> = (0..LENGTH).map(|i| (i * 31 / 7) as u8).collect();
-        let mut back = Vec::new();
-        std::thread::scope(|scope| {
-            let sender = scope.spawn(|| writer.write_all(&data).and_then(|()| writer.shutdown(Shutdown::Write)));
-            reader.read_to_end(&mut back)?;
-            sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })?;
-        ensure!(back == data, "{} of {LENGTH} bytes came back, or not the same", back.len());
-        Ok(())
-    })
+    with_echo(place, |address| client::echo(address, 4 << 20))
 }
 
 fn serves_a_burst(place: Place) -> Result<()> {

@@ -1,7 +1,5 @@
 //! The way between an image and its tap: large frames that the host cuts, MTUs, recordings.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -63,24 +61,10 @@ fn largest_frames(place: Place, mtu: u32, offload: bool) -> Result<(usize, usize
         .run(|| {
             let datagram = vec![7; mtu as usize - 28];
             ensure!(client::exchange(ADDRESS.into(), &datagram)? == datagram, "a datagram of {} bytes came back changed", datagram.len());
-            echo(ADDRESS.into())
+            client::echo(ADDRESS.into(), LENGTH)
         })
         .map_err(|error| with_console(error, &guest))?;
     recorded(&path)
-}
-
-fn echo(address: SocketAddr) -> Result<()> {
-    let mut writer = client::connect(address)?;
-    let mut reader = writer.try_clone()?;
-    let data: Vec<u8> = (0..LENGTH).map(|index| (index * 31 / 7) as u8).collect();
-    let mut back = Vec::new();
-    std::thread::scope(|scope| {
-        let sender = scope.spawn(|| writer.write_all(&data).and_then(|()| writer.shutdown(Shutdown::Write)));
-        reader.read_to_end(&mut back)?;
-        sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
-    ensure!(back == data, "{} of {LENGTH} bytes came back, or not the same", back.len());
-    Ok(())
 }
 
 /// The largest frames of a recording, to the image and from it, once all that was echoed is there.
