@@ -30,8 +30,8 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ops::Range;
 
-use chacha20::ChaCha8Rng;
 use fogbow::time::{self, Duration};
+use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::{Block, BlockError, BlockInfo, Cause, Durability, Operation, Ram, check};

@@ -108,7 +108,7 @@ impl Moments {
         }
     }
 
-    fn noted(&self, source: Source) -> u64 {
+    pub(crate) fn noted(&self, source: Source) -> u64 {
         match source {
             Source::WakeUp => self.wake_ups.count.get(),
             Source::Packet => self.packets.count.get(),

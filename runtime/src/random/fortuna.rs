@@ -6,9 +6,8 @@
 
 use alloc::boxed::Box;
 
-use chacha20::cipher::{Block, KeyIvInit, StreamCipherCore};
-use chacha20::variants::Ietf;
-use chacha20::{ChaChaCore, R20};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
@@ -33,12 +32,9 @@ const MAX_REQUEST: usize = 1 << 20;
 
 type Key = [u8; 32];
 
-/// ChaCha20 block by block, the nonce zero and the counter from zero: no request comes near the end of RFC 8439's 32-bit counter.
-type ChaCha20 = ChaChaCore<R20, Ietf>;
-
 pub(super) struct Fortuna {
-    /// Of the next request. All that is kept of the generator: what a request has generated is nowhere in it.
-    key: Key,
+    /// Keyed, and not drawn from yet. What it generates beyond a request lies here until the next key overwrites it, at the request's end.
+    stream: ChaCha20Rng,
     /// A slice rather than an array, whose erasure would be code for each pool.
     pools: Box<[Pool]>,
     /// For each source the pool that its next event goes to.
@@ -50,7 +46,7 @@ pub(super) struct Fortuna {
 impl Generate for Fortuna {
     fn new(seed: &Seed) -> Self {
         let mut first = Self {
-            key: Key::default(),
+            stream: ChaCha20Rng::from_seed(Key::default()),
             pools: (0..POOLS).map(|_| Pool::new()).collect(),
             next_pool: [0; Source::COUNT],
             reseeds: 0,
@@ -95,37 +91,25 @@ impl Fortuna {
 
     fn rekey_with(&mut self, seed: &[u8]) {
         let mut hash = Pool::new();
-        hash.add(&self.key);
+        let mut key = self.stream.get_seed();
+        hash.add(&key);
         hash.add(seed);
-        let mut key = hash.take();
-        self.key = key;
-        key.zeroize();
+        key = hash.take();
+        self.rekey(&mut key);
     }
 
-    /// Fills `part` from one key. The keystream's first half block replaces the key, the second begins the output, so that a draw of 32 bytes costs
-    /// one block.
+    /// Fills `part` from one key, whose first bytes are the next key.
     fn generate(&mut self, part: &mut [u8]) {
-        // Erased when it is dropped.
-        let mut stream = ChaCha20::new((&self.key).into(), &Default::default());
-        let mut block = Block::<ChaCha20>::default();
-        stream.write_keystream_block(&mut block);
-        let (key, beginning) = block.split_at(size_of::<Key>());
-        self.key.copy_from_slice(key);
-        let (first, rest) = part.split_at_mut(part.len().min(beginning.len()));
-        first.copy_from_slice(&beginning[..first.len()]);
-        let (blocks, last) = Block::<ChaCha20>::slice_as_chunks_mut(rest);
-        stream.write_keystream_blocks(blocks);
-        if !last.is_empty() {
-            stream.write_keystream_block(&mut block);
-            last.copy_from_slice(&block[..last.len()]);
-        }
-        block.zeroize();
+        let mut key = Key::default();
+        self.stream.fill_bytes(&mut key);
+        self.stream.fill_bytes(part);
+        self.rekey(&mut key);
     }
-}
 
-impl Drop for Fortuna {
-    fn drop(&mut self) {
-        self.key.zeroize();
+    /// Begins anew under `key`, which is erased.
+    fn rekey(&mut self, key: &mut Key) {
+        self.stream = ChaCha20Rng::from_seed(*key);
+        key.zeroize();
     }
 }
 

@@ -75,7 +75,7 @@ fn pools_reseed_in_their_turn_and_not_too_often() {
 fn the_generator_remembers_nothing_that_it_gave() {
     let mut fortuna = Box::new(seeded(b"seed"));
     for length in [1, 16, 32, 100, 224, 256, 1000] {
-        let key = fortuna.key;
+        let key = fortuna.stream.get_seed();
         let given = draw(&mut fortuna, 0, length);
         let place = (&raw const *fortuna).cast::<u8>();
         // SAFETY: the bytes of the box, in which all that can hold output is written: arrays of integers without padding. Read one by one, as volatile.
