@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::fs::MemfdFlags;
 use rustix::process::Signal;
 
+use crate::event;
 use crate::memory::Memory;
 use crate::reset::{self, Start};
 
@@ -33,6 +34,7 @@ impl Machine {
         command.args(["-object", &format!("memory-backend-file,id=ram,share=on,size={},mem-path={}", memory.size(), memory.path())]);
         command.args(["-m", &format!("size={}b", memory.size()), "-bios", &format!("/proc/self/fd/{}", rom.as_raw_fd())]);
         command.args(["-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        command.args(["-device", &format!("isa-debug-exit,iobase={:#x},iosize=1", event::PORT)]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // SAFETY: between fork and exec the closure makes one system call, and touches no memory.
         unsafe {
@@ -41,7 +43,7 @@ impl Machine {
         Ok(Self { qemu: command.spawn()?, _rom: rom })
     }
 
-    /// How QEMU ended, if it has: the subject's processor shut down, or QEMU could not start.
+    /// How QEMU ended, if it has: the subject raised its event, its processor shut down, or QEMU could not start.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.qemu.try_wait().ok().flatten()
     }

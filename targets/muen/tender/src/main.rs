@@ -9,16 +9,17 @@
 //! | [`subject`] | the image, boot information, subject information, scheduling information and channels in it |
 //! | [`reset`] | the machine's first instructions, in the place of a firmware: the processor as Muen hands it over |
 //! | [`machine`] | QEMU |
+//! | [`event`] | the event at the subject's end, which the emulated processor has no instruction for |
 //! | [`world`] | afterwards: turns of the schedule, the debug log, and a network behind each pair of channels |
 //!
 //! The command line is that of the other tenders, and `--sinfo=04` gives subject information of that version.
 //!
 //! # What is not as on Muen
-//! RDTSC, CPUID and MSRs are the emulated processor's; `vmcall` is an invalid instruction, and so the subject has no event; one page more is mapped, at
+//! RDTSC, CPUID and MSRs are the emulated processor's; `vmcall` is replaced by another instruction in the image's code; one page more is mapped, at
 //! 0xffff_f000, that the processor begins in; turns have no gaps, but begin late when the host is busy.
 //!
 //! # Exit status
-//! What the image's last words in the debug log say; 255 when its processor shuts down instead; 1 when it could not be started.
+//! What the image's last words in the debug log say; 255 when its processor shuts down instead, or when it halts without its event; 1 when it could not be started.
 //!
 //! # Limits
 //! x86-64 Linux with QEMU (`qemu-system-x86_64`, 7.2 or later); 2 GiB of memory; block devices do not exist on Muen.
@@ -34,6 +35,7 @@ use fogbow_tender::attach::{self, AttachError};
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
 use fogbow_tender::options::{CommandLine, Program};
 
+mod event;
 mod machine;
 mod memory;
 mod reset;
@@ -114,10 +116,10 @@ fn run(command_line: &CommandLine, version: Version) -> Result<u8, TenderError> 
     let layout = image.layout(i64::MAX.cast_unsigned()).map_err(image_error)?;
     let plan = subject::Plan::new(&layout, &manifest, command_line.memory_size)?;
     let mut memory = memory::Memory::new(&plan.regions)?;
-    plan.fill(&mut memory, &image, &layout, &command_line.arguments, version).map_err(image_error)?;
+    let has_event = plan.fill(&mut memory, &image, &layout, &command_line.arguments, version).map_err(image_error)?;
     let world = world::World::new(&plan, &memory, devices).map_err(TenderError::World)?;
     let machine = machine::Machine::start(&memory, &plan.start).map_err(TenderError::Machine)?;
-    Ok(world.run(machine))
+    Ok(world.run(machine, has_event))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 
-use fogbow_muen_interface::boot::{self, BootInfo, COMMAND_LINE_SIZE, INFO, INFO_SIZE, SCHEDULING_INFO, SINFO};
+use fogbow_muen_interface::boot::{self, BootInfo, COMMAND_LINE_SIZE, EXIT_EVENT, INFO, INFO_SIZE, SCHEDULING_INFO, SINFO};
 use fogbow_muen_interface::muennet::{CHANNEL_SIZE, IN, OUT};
 use fogbow_muen_interface::sinfo::{self, MemoryRegion, Resource, Version, kind};
 use fogbow_muen_interface::time::{SCHEDULING_INFO_SIZE, TIME_INFO_SIZE};
@@ -12,6 +12,7 @@ use fogbow_muen_interface::{debuglog, time};
 use fogbow_tender::elf::{Image, ImageError, Layout, PAGE_SIZE};
 use fogbow_tender::manifest::{DeviceKind, Manifest};
 
+use crate::event;
 use crate::memory::{Memory, Region};
 use crate::reset::Start;
 use crate::world::TSC_KHZ;
@@ -87,7 +88,7 @@ impl Plan {
         Ok(Self { regions, start, networks, info: BootInfo { memory_end, image_last: layout.end - 1 } })
     }
 
-    /// Fills the memory.
+    /// Fills the memory, and says whether the subject has the event [`EXIT_EVENT`].
     pub(crate) fn fill(
         &self,
         memory: &mut Memory,
@@ -95,12 +96,13 @@ impl Plan {
         layout: &Layout,
         arguments: &[OsString],
         version: Version,
-    ) -> Result<(), ImageError> {
+    ) -> Result<bool, ImageError> {
         for segment in &layout.segments {
             if let Some(bytes) = memory.bytes(segment.contents.start, segment.contents.end - segment.contents.start) {
                 image.read_segment(segment, bytes)?;
             }
         }
+        let has_event = event::prepare(memory, layout);
         let mut line = arguments.iter().map(|argument| argument.as_bytes()).collect::<Vec<_>>().join(&b' ');
         if line.len() >= COMMAND_LINE_SIZE {
             eprintln!(
@@ -114,18 +116,16 @@ impl Plan {
         if let Some(bytes) = memory.bytes(INFO, INFO_SIZE as u64) {
             bytes.copy_from_slice(&self.info.emit(&line));
         }
-        let resources: Vec<(&str, Resource)> = self
-            .regions
-            .iter()
-            .map(|region| {
-                let Region { kind, is_writable, is_executable, address, size, .. } = *region;
-                (region.name.as_str(), Resource::Memory(MemoryRegion { kind, is_writable, is_executable, address, size }))
-            })
-            .collect();
+        let regions = self.regions.iter().map(|region| {
+            let Region { kind, is_writable, is_executable, address, size, .. } = *region;
+            (region.name.as_str(), Resource::Memory(MemoryRegion { kind, is_writable, is_executable, address, size }))
+        });
+        let event = has_event.then_some((EXIT_EVENT, Resource::Event(event::NUMBER)));
+        let resources: Vec<(&str, Resource)> = regions.chain(event).collect();
         if let Some(bytes) = memory.bytes(SINFO, sinfo::SIZE as u64).and_then(<[u8]>::first_chunk_mut) {
             sinfo::emit(bytes, version, TSC_KHZ, NAME, &resources);
         }
-        Ok(())
+        Ok(has_event)
     }
 }
 

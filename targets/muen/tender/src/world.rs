@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fogbow_muen_interface::boot::{HALTED, SCHEDULING_INFO, TIME_INFO};
+use fogbow_muen_interface::boot::{EXIT_EVENT, HALTED, SCHEDULING_INFO, TIME_INFO};
 use fogbow_muen_interface::channel::{Reader, Received, Region};
 use fogbow_muen_interface::debuglog::{self, Message};
 use fogbow_muen_interface::muennet::{FRAME_SIZE, Frame, FrameReader, FrameWriter, IN, OUT};
@@ -16,6 +16,7 @@ use fogbow_tender::options::ABORT_STATUS;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::PROGRAM;
+use crate::event;
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::subject::Plan;
@@ -34,6 +35,9 @@ const RESTLESS: Duration = Duration::from_micros(50);
 const BATCH: usize = 64;
 /// Naps between two looks at whether QEMU still runs: a tenth of a second or more.
 const NAPS: u32 = 500;
+/// How long the event at the end may take after the last words, and how often it is looked for.
+const EVENT_PATIENCE: Duration = Duration::from_secs(5);
+const EVENT_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The schedule's clock.
 #[derive(Debug)]
@@ -189,7 +193,7 @@ impl World {
     }
 
     /// Plays until the subject has ended, and gives its status.
-    pub(crate) fn run(mut self, mut machine: Machine) -> u8 {
+    pub(crate) fn run(mut self, mut machine: Machine, has_event: bool) -> u8 {
         let (mut busy, mut naps) = (Instant::now(), 0);
         loop {
             self.schedule.turn();
@@ -198,7 +202,7 @@ impl World {
                 has_moved |= wire.bridge();
             }
             if self.log.has_halted {
-                return self.log.status;
+                return if !has_event || event_comes(&mut machine) { self.log.status } else { ABORT_STATUS as u8 };
             }
             if has_moved {
                 busy = Instant::now();
@@ -228,6 +232,23 @@ impl World {
         // A sleep that is cut short is none the worse.
         let _ = rustix::event::poll(&mut networks, Some(&NAP));
     }
+}
+
+/// Waits for the event of a subject that has said its last words. False, and a message, when it does not come.
+fn event_comes(machine: &mut Machine) -> bool {
+    let last_words = Instant::now();
+    let ended = loop {
+        let ended = machine.ended();
+        if ended.is_some() || last_words.elapsed() > EVENT_PATIENCE {
+            break ended;
+        }
+        std::thread::sleep(EVENT_INTERVAL);
+    };
+    let is_raised = ended.is_some_and(event::was_raised);
+    if !is_raised {
+        eprintln!("{}: the image halted without its event '{EXIT_EVENT}'", PROGRAM.name);
+    }
+    is_raised
 }
 
 #[cfg(test)]
