@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::table::Table;
-use crate::{NAME_MAX, Problem, is_keyword, read_group, suggest};
+use crate::{NAME_MAX, Problem, Store, is_keyword, read_group, suggest};
 
 /// A device that the application wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,19 +20,8 @@ pub struct Device {
     pub source: Option<String>,
     /// What lies over a block device, from the bottom up.
     pub layers: Vec<Layer>,
-    /// What a store keeps its values in, on a block device of the host.
+    /// What keeps a store's values; left to the builder when `None`.
     pub store: Option<Store>,
-}
-
-/// A store on a block device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// The crash-safe store.
-    Log,
-    /// A tar archive.
-    Tar,
-    /// A FAT volume.
-    Fat,
 }
 
 /// A layer over a block device.
@@ -108,62 +97,11 @@ impl Device {
             _ => {}
         }
         let store = Store::read(&mut table, known, source.is_some(), &context)?;
-        if known == Kind::KvReadOnly && source.is_none() && store.is_none() {
-            table.refuse_unknown(&context)?;
-            let stores = Store::NAMES.join(", ");
-            let message =
-                format!("{context}field \"source\" is missing: the directory whose files the store holds (or \"store\": {stores})");
-            return Err(Problem { line, message });
-        }
-        let layers = Layer::read(&mut table, known == Kind::Block || store.is_some(), known, &context)?;
+        let has_layers = known == Kind::Block || matches!(store, Some(Store::Block(_)));
+        let layers = Layer::read(&mut table, has_layers, known, &context)?;
         table.finish(&context)?;
         let (stack, source) = (stack.map(|stack| stack.value), source.map(|source| source.value));
         Ok((Self { name: name.value, kind: known, group, stack, source, layers, store }, line))
-    }
-}
-
-impl Store {
-    const ALL: [Self; 3] = [Self::Log, Self::Tar, Self::Fat];
-    const NAMES: [&'static str; 3] = ["log", "tar", "fat"];
-
-    /// Its name, which is the function's that opens it and the feature's that it needs too.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Log => "log",
-            Self::Tar => "tar",
-            Self::Fat => "fat",
-        }
-    }
-
-    /// What fills it from the host.
-    fn filler(self) -> &'static str {
-        match self {
-            Self::Log => "cargo xtask kv import",
-            Self::Tar => "tar --format=ustar -cf",
-            Self::Fat => "mcopy",
-        }
-    }
-
-    fn read(table: &mut Table<'_>, kind: Kind, has_source: bool, context: &str) -> Result<Option<Self>, Problem> {
-        let Some(name) = table.string("store")? else { return Ok(None) };
-        if !matches!(kind, Kind::KvReadOnly | Kind::KvReadWrite) {
-            let message = format!("{context}a {kind} device has no store: leave it out (kv_ro and kv_rw have one)");
-            return Err(name.problem(message));
-        }
-        let found = Self::ALL.into_iter().find(|store| store.name() == name.value);
-        let store = found.ok_or_else(|| {
-            name.problem(format!("{context}unknown store \"{}\": {}", name.value, suggest::hint(&name.value, &Self::NAMES)))
-        })?;
-        if has_source {
-            let message = format!(
-                "{context}a {} store has no source, its values are on a block device: leave one of them out ({} fills it)",
-                name.value,
-                store.filler()
-            );
-            return Err(name.problem(message));
-        }
-        Ok(Some(store))
     }
 }
 
@@ -181,6 +119,11 @@ impl Layer {
             Self::Authenticated => "authenticated",
             Self::Cache => "cache",
         }
+    }
+
+    /// True for those that keep what is below from being read.
+    pub(crate) fn encrypts(self) -> bool {
+        matches!(self, Self::Xts | Self::Authenticated)
     }
 
     fn read(table: &mut Table<'_>, is_allowed: bool, kind: Kind, context: &str) -> Result<Vec<Self>, Problem> {
@@ -222,6 +165,12 @@ impl Kind {
             Self::KvReadOnly => "kv_ro",
             Self::KvReadWrite => "kv_rw",
         }
+    }
+
+    /// True for stores.
+    #[must_use]
+    pub fn is_store(self) -> bool {
+        matches!(self, Self::KvReadOnly | Self::KvReadWrite)
     }
 
     /// True for devices that are a stack or have one.

@@ -13,7 +13,7 @@
 //! [[device]]
 //! kind = "kv_ro"
 //! name = "htdocs"
-//! source = "htdocs"             # kv only: a directory, seen from this file
+//! source = "htdocs"             # kv only: a directory, seen from this file, that an image embeds and a process reads
 //!
 //! [[device]]
 //! kind = "block"
@@ -23,7 +23,8 @@
 //! [[device]]
 //! kind = "kv_rw"
 //! name = "store"
-//! store = "log"                 # kv only: what is on a block device of the host: log (crash-safe), tar, fat; left out: as the target has it
+//! store = "log"                 # kv only: what keeps the values: log (crash-safe), tar or fat on a block device, embedded, directory, memory;
+//!                               # left out: as the target has it; --store decides otherwise
 //!
 //! [[device]]
 //! kind = "http_client"
@@ -62,11 +63,13 @@ use std::str::FromStr;
 
 mod argument;
 mod device;
+mod store;
 pub mod suggest;
 mod table;
 
 pub use argument::{Argument, Presence, Serves, SetError, Stage, Type};
-pub use device::{Device, Kind, Layer, Store};
+pub use device::{Device, Kind, Layer};
+pub use store::{ChooseError, Format, Store};
 
 use device::check_stacks;
 use table::Table;

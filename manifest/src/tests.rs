@@ -62,11 +62,6 @@ fn a_slip_is_named_with_its_line_and_what_was_meant() {
                 .into()
         )
     );
-    let text = HTTP.replace("source = \"htdocs\"", "");
-    assert_eq!(
-        problem(&text),
-        (8, "device 'htdocs': field \"source\" is missing: the directory whose files the store holds (or \"store\": log, tar, fat)".into())
-    );
     let text = HTTP.replace("kind = \"stack\"", "knid = \"stack\"");
     assert_eq!(
         problem(&text),
@@ -186,16 +181,19 @@ proptest! {
 fn stores_on_block_devices_may_have_layers_and_no_source() {
     let text = "name = \"a\"\n[[device]]\nkind = \"kv_rw\"\nname = \"store\"\nstore = \"log\"\nlayers = [\"partition\"]\n";
     let device = &Manifest::parse(text).unwrap().devices[0];
-    assert!(device.store == Some(Store::Log) && device.layers == [Layer::Partition]);
-    for (name, store) in [("tar", Store::Tar), ("fat", Store::Fat)] {
+    assert!(device.store == Some(Store::Block(Format::Log)) && device.layers == [Layer::Partition]);
+    for (name, store) in [("tar", Store::Block(Format::Tar)), ("fat", Store::Block(Format::Fat))] {
         let device = &Manifest::parse(&text.replace("kv_rw", "kv_ro").replace("log", name)).unwrap().devices[0];
         assert_eq!((device.kind, device.store), (Kind::KvReadOnly, Some(store)));
     }
     for (from, to, message) in [
         ("layers = [\"partition\"]", "source = \"x\"", "device 'store': a log store has no source"),
-        ("\"log\"", "\"zip\"", "device 'store': unknown store \"zip\": allowed: log, tar, fat"),
+        ("\"log\"", "\"zip\"", "device 'store': unknown store \"zip\": allowed: embedded, directory, memory, log, tar, fat"),
         ("\"log\"", "\"lag\"", "device 'store': unknown store \"lag\": did you mean \"log\"?"),
         ("kv_rw", "block", "device 'store': a block device has no store"),
+        ("\"log\"", "\"embedded\"", "device 'store': an embedded store cannot be written"),
+        ("\"log\"", "\"memory\"", "device 'store': a kv_rw device has no layers"),
+        ("\"log\"", "\"memory\"\nsource = \"x\"", "device 'store': a memory store has no source"),
     ] {
         let found = Manifest::parse(&text.replace(from, to)).unwrap_err().message;
         assert!(found.starts_with(message), "{found}");
@@ -260,5 +258,45 @@ fn http_devices_have_a_stack_or_share_one() {
         ),
     ] {
         assert_eq!(problem(&with(devices)).1, message);
+    }
+}
+
+#[test]
+fn a_store_is_chosen_when_an_image_is_built() {
+    let text = "name = \"a\"\ndevice = [\n{ kind = \"kv_ro\", name = \"pages\", source = \"site\" },\n{ kind = \"kv_ro\", name = \"open\" },\n\
+                { kind = \"kv_rw\", name = \"state\", store = \"log\", layers = [\"cache\", \"xts\"] },\n{ kind = \"block\", name = \"disk\" }]\n";
+    let choose = |choices: &[(&str, &str)]| {
+        let mut manifest = Manifest::parse(text).unwrap();
+        let choices: Vec<_> = choices.iter().map(|(name, store)| ((*name).to_owned(), store.parse().unwrap())).collect();
+        manifest.choose(&choices).map(|()| manifest.devices).map_err(|error| error.to_string())
+    };
+    let chosen = choose(&[("pages", "fat"), ("pages", "tar"), ("state", "memory")]).unwrap();
+    assert_eq!(chosen[0].store, Some(Store::Block(Format::Tar)));
+    assert!(chosen[1].store.is_none() && chosen[2].store == Some(Store::Memory) && chosen[2].layers.is_empty());
+    let kept = choose(&[("state", "fat"), ("open", "directory")]).unwrap();
+    assert_eq!(kept[2].layers, [Layer::Cache, Layer::Xts]);
+    for (name, store, message) in [
+        ("pagse", "tar", "--store pagse=tar: no store is called 'pagse': did you mean \"pages\"? (allowed: pages, open, state)"),
+        ("disk", "log", "--store disk=log: no store is called 'disk': allowed: pages, open, state"),
+        ("pages", "memory", "--store pages=memory: device 'pages' (kv_ro): a store in memory is empty at start"),
+        ("state", "embedded", "--store state=embedded: device 'state' (kv_rw): an embedded store cannot be written"),
+        (
+            "open",
+            "embedded",
+            "--store open=embedded: device 'open' (kv_ro): an embedded store holds the files of a directory, and none is named",
+        ),
+        ("state", "directory", "--store state=directory: unikernel.toml encrypts device 'state' (layer xts), which a directory is not"),
+    ] {
+        let error = choose(&[(name, store)]).unwrap_err();
+        assert!(error.starts_with(message), "{error}");
+    }
+    let none = Manifest::parse("name = \"a\"").unwrap().choose(&[("x".to_owned(), Store::Memory)]).unwrap_err().to_string();
+    assert_eq!(none, "--store x=memory: no store is called 'x': the application has none");
+}
+
+#[test]
+fn stores_have_names() {
+    for (store, name) in Store::ALL.into_iter().zip(Store::NAMES) {
+        assert_eq!((store.name(), name.parse()), (name, Ok(store)));
     }
 }

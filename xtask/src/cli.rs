@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::manifest::{Manifest, Prng, SetError};
+use crate::manifest::{Manifest, Prng, Store};
 use crate::resolve::{StackChoice, Target};
 
 /// Builds, runs and tests unikernels.
@@ -95,6 +95,10 @@ pub(crate) struct BuildArgs {
     /// Which stack a `stack` device gets where a target has both: the host's sockets or the direct one over a frame device
     #[arg(long, value_name = "NAME=host|direct", value_parser = named::<StackChoice>)]
     pub(crate) stack: Vec<(String, StackChoice)>,
+    /// What keeps the values of a kv_ro or kv_rw device, instead of unikernel.toml's or the target's own: the image itself, a directory of the
+    /// host (unix), the image's memory, or a block device with a log store, a tar archive or a FAT volume
+    #[arg(long, value_name = "NAME=embedded|directory|memory|log|tar|fat", value_parser = named::<Store>)]
+    pub(crate) store: Vec<(String, Store)>,
     /// The image's random generator, instead of unikernel.toml's: fortuna, or insecure, which is small and fast and keeps no secret
     #[arg(long, value_name = "GENERATOR")]
     pub(crate) prng: Option<Prng>,
@@ -105,9 +109,10 @@ pub(crate) struct BuildArgs {
 
 impl BuildArgs {
     /// Fixes in `manifest` what is fixed when an image is built.
-    pub(crate) fn fix(&self, manifest: &mut Manifest) -> Result<(), SetError> {
+    pub(crate) fn fix(&self, manifest: &mut Manifest) -> anyhow::Result<()> {
         manifest.prng = self.prng.unwrap_or(manifest.prng);
-        manifest.set(&self.set)
+        manifest.choose(&self.store)?;
+        Ok(manifest.set(&self.set)?)
     }
 }
 
@@ -195,6 +200,7 @@ mod tests {
             &["xtask", "build", "http"][..],
             &["xtask", "build", "http", "-t", "xen"],
             &["xtask", "build", "http", "-t", "spt", "--prng", "none"],
+            &["xtask", "build", "http", "-t", "spt", "--store", "htdocs=zip"],
             &["xtask", "run", "http", "-t", "spt", "--net", "tap0"],
             &["xtask", "run", "block", "-t", "spt", "--create", "64M"],
             &["xtask", "run", "block", "-t", "spt", "--block", "disk=a.img", "--create", "0"],

@@ -71,7 +71,7 @@ impl Description {
             kind: device.device.kind.name(),
             implementation: device.implementation.describe(resolved.target),
             layers: device.device.layers.iter().map(|layer| layer.name()).collect(),
-            source: device.device.source.clone(),
+            source: device.device.source.clone().filter(|_| device.implementation.has_source()),
         });
         let arguments = resolved.groups.iter().flat_map(|group| {
             group.arguments.iter().map(|argument| Argument {
@@ -137,8 +137,7 @@ impl fmt::Display for Description {
             .devices
             .iter()
             .map(|d| {
-                let source = d.source.as_ref().filter(|_| d.implementation != "in memory, empty at start");
-                let source = source.map_or_else(String::new, |source| format!(" ({source}/)"));
+                let source = d.source.as_ref().map_or_else(String::new, |source| format!(" ({source}/)"));
                 let layers: String = d.layers.iter().map(|layer| format!(", {layer}")).collect();
                 [d.name.clone(), d.kind.to_owned(), format!("{}{layers}{source}", d.implementation)]
             })

@@ -8,7 +8,7 @@ use fogbow::arguments;
 use fogbow_tender::elf;
 use fogbow_tender::manifest::DeviceKind;
 
-use crate::manifest::{Argument, Device, Kind, Layer, Manifest, Presence, Serves, Stage, Store, Type};
+use crate::manifest::{Argument, Device, Format, Kind, Layer, Manifest, Presence, Serves, Stage, Store, Type};
 use crate::suggest;
 
 /// What an image is built for.
@@ -123,7 +123,7 @@ pub(crate) enum Implementation {
     Directory,
     Memory,
     /// A store on a block device.
-    Stored(Store),
+    Stored(Format),
 }
 
 impl Implementation {
@@ -141,12 +141,12 @@ impl Implementation {
             (Self::Embedded, _) => "embedded in the image",
             (Self::Directory, _) => "directory of the host",
             (Self::Memory, _) => "in memory, empty at start",
-            (Self::Stored(Store::Log), Target::Unix) => "log store in a file",
-            (Self::Stored(Store::Log), _) => "log store on a block device",
-            (Self::Stored(Store::Tar), Target::Unix) => "tar archive, a file",
-            (Self::Stored(Store::Tar), _) => "tar archive on a block device",
-            (Self::Stored(Store::Fat), Target::Unix) => "FAT volume in a file",
-            (Self::Stored(Store::Fat), _) => "FAT volume on a block device",
+            (Self::Stored(Format::Log), Target::Unix) => "log store in a file",
+            (Self::Stored(Format::Log), _) => "log store on a block device",
+            (Self::Stored(Format::Tar), Target::Unix) => "tar archive, a file",
+            (Self::Stored(Format::Tar), _) => "tar archive on a block device",
+            (Self::Stored(Format::Fat), Target::Unix) => "FAT volume in a file",
+            (Self::Stored(Format::Fat), _) => "FAT volume on a block device",
         }
     }
 
@@ -159,6 +159,11 @@ impl Implementation {
         }
     }
 
+    /// Whether what it holds is in the manifest's `source`.
+    pub(crate) fn has_source(self) -> bool {
+        matches!(self, Self::Embedded | Self::Directory)
+    }
+
     /// Whether the target can offer it.
     fn is_on(self, target: Target) -> bool {
         match self {
@@ -168,9 +173,18 @@ impl Implementation {
         }
     }
 
+    fn of_store(store: Store) -> Self {
+        match store {
+            Store::Embedded => Self::Embedded,
+            Store::Directory => Self::Directory,
+            Store::Memory => Self::Memory,
+            Store::Block(format) => Self::Stored(format),
+        }
+    }
+
     fn default_for(device: &Device, target: Target) -> Self {
         if let Some(store) = device.store {
-            return Self::Stored(store);
+            return Self::of_store(store);
         }
         match (device.kind, target) {
             (Kind::HttpServer | Kind::HttpClient, _) if device.stack.is_some() => Self::SharedStack,
@@ -264,17 +278,32 @@ fn check_choices(manifest: &Manifest, choices: &[(String, StackChoice)]) -> anyh
 }
 
 fn check_offered(device: &Device, implementation: Implementation, target: Target) -> anyhow::Result<()> {
+    if implementation == Implementation::Embedded && device.source.is_none() {
+        let Device { name, kind, .. } = device;
+        bail!(
+            "device '{name}' ({kind}): nothing says what keeps its values: add source = \"DIRECTORY\", which an image embeds{}",
+            others(device, target)
+        );
+    }
     if implementation.is_on(target) {
         return Ok(());
     }
-    let others: Vec<&str> = Target::ALL.into_iter().filter(|other| implementation.is_on(*other)).map(Target::name).collect();
+    let targets: Vec<&str> = Target::ALL.into_iter().filter(|other| implementation.is_on(*other)).map(Target::name).collect();
     bail!(
-        "device '{}' ({}, {}): the target {target} cannot offer it; {} can",
+        "device '{}' ({}, {}): the target {target} cannot offer it; {} can{}",
         device.name,
         device.kind,
         implementation.describe(target),
-        others.join(", ")
+        targets.join(", "),
+        others(device, target)
     )
+}
+
+/// The choices for a store that a target has, as the end of a message.
+fn others(device: &Device, target: Target) -> String {
+    let stores = device.stores().filter(|store| Implementation::of_store(*store).is_on(target));
+    let names = stores.map(Store::name).collect::<Vec<_>>().join("|");
+    if names.is_empty() { names } else { format!("; or build with --store {}={names}", device.name) }
 }
 
 fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Vec<ArgumentGroup> {
@@ -315,10 +344,10 @@ fn groups(manifest: &Manifest, target: Target, devices: &[ResolvedDevice]) -> Ve
             groups.push(declared(&owner, &own, path, arguments));
         }
         match implementation {
-            Implementation::Stored(Store::Log) => {
+            Implementation::Stored(Format::Log) => {
                 groups.push(declared(&owner, &own, "fogbow_kv::stores::LOG_ARGUMENTS", fogbow_kv::stores::LOG_ARGUMENTS));
             }
-            Implementation::Stored(Store::Fat) => {
+            Implementation::Stored(Format::Fat) => {
                 groups.push(declared(&owner, &own, "fogbow_kv::stores::FAT_ARGUMENTS", fogbow_kv::stores::FAT_ARGUMENTS));
             }
             _ => {}

@@ -97,7 +97,8 @@ fn build_all(workspace: &Workspace, progress: &Progress) -> anyhow::Result<()> {
     for app in workspace.example_names() {
         let application = Application::find(workspace, &app)?;
         for target in Target::ALL {
-            let build = BuildArgs { app: app.clone(), target, debug: false, stack: Vec::new(), prng: None, set: Vec::new() };
+            let build =
+                BuildArgs { app: app.clone(), target, debug: false, stack: Vec::new(), store: Vec::new(), prng: None, set: Vec::new() };
             match Resolved::new(&application.manifest, target, &build.stack) {
                 Ok(_) => drop(build::build(workspace, &build, progress)?),
                 // Everything else must be offered everywhere.

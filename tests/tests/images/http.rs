@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         super::on(&Place::ALL, "http_serves_a_burst_of_100_connections", serves_a_burst),
         super::on(&Place::ALL[1..], "http_host_answers_ping", answers_ping),
         super::on(&Place::IMAGES, "http_serves_a_client_in_4_mib", serves_in_little_memory),
+        super::on(&[Place::Unix, Place::Hvt], "http_serves_from_the_store_that_is_chosen", serves_from_another_store),
     ]
     .into_iter()
     .flatten()
@@ -25,9 +26,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Runs `test` while the server runs in a namespace.
-fn with_server(place: Place, memory: u32, test: impl FnOnce(&Namespace, SocketAddr) -> Result<()>) -> Result<()> {
+fn with_server(place: Place, run: &Run<'_>, test: impl FnOnce(&Namespace, SocketAddr) -> Result<()>) -> Result<()> {
     let namespace = Namespace::new()?;
-    let guest = place.start("http", &Run { namespace: Some(&namespace), memory, ..Run::default() })?;
+    let guest = place.start("http", &Run { namespace: Some(&namespace), ..*run })?;
     test(&namespace, (served_at(place), 80).into()).map_err(|error| with_console(error, &guest))
 }
 
@@ -43,7 +44,24 @@ fn curl(namespace: &Namespace, url: &str) -> Result<Vec<u8>> {
 }
 
 fn serves_every_file(place: Place) -> Result<()> {
-    with_server(place, 64, |namespace, address| {
+    serves_the_site(place, &Run::default())
+}
+
+/// On unix what the image embeds instead of a directory, on hvt a tar archive instead of what it embeds.
+fn serves_from_another_store(place: Place) -> Result<()> {
+    if place == Place::Unix {
+        return serves_the_site(place, &Run { build: &["--store", "htdocs=embedded"], ..Run::default() });
+    }
+    let directory = tempfile::tempdir()?;
+    let archive = directory.path().join("site.tar");
+    let htdocs = builder::root().join("examples/http/htdocs");
+    run(Command::new("tar").arg("--format=ustar").arg("-cf").arg(&archive).arg("-C").arg(htdocs).arg("."))?;
+    let block = format!("--block:htdocs={}", archive.display());
+    serves_the_site(place, &Run { build: &["--store", "htdocs=tar"], tender: &[&block], ..Run::default() })
+}
+
+fn serves_the_site(place: Place, run: &Run<'_>) -> Result<()> {
+    with_server(place, run, |namespace, address| {
         let htdocs = builder::root().join("examples/http/htdocs");
         let mut served = 0;
         for entry in std::fs::read_dir(&htdocs)? {
@@ -62,7 +80,7 @@ fn serves_every_file(place: Place) -> Result<()> {
 }
 
 fn keeps_connections(place: Place) -> Result<()> {
-    with_server(place, 64, |namespace, address| {
+    with_server(place, &Run::default(), |namespace, address| {
         namespace.run(|| {
             let mut http = Http::connect(address)?;
             let first = http.request("GET", "/")?;
@@ -84,7 +102,7 @@ fn keeps_connections(place: Place) -> Result<()> {
 }
 
 fn serves_a_burst(place: Place) -> Result<()> {
-    with_server(place, 64, |namespace, address| {
+    with_server(place, &Run::default(), |namespace, address| {
         namespace.run(|| {
             drop(Http::connect(address)?);
             let mut connections = (0..100).map(|_| Http::connect(address)).collect::<Result<Vec<_>>>()?;
@@ -100,7 +118,7 @@ fn serves_a_burst(place: Place) -> Result<()> {
 }
 
 fn answers_ping(place: Place) -> Result<()> {
-    with_server(place, 64, |namespace, address| {
+    with_server(place, &Run::default(), |namespace, address| {
         namespace.run(|| Http::connect(address).map(drop))?;
         let answer = run(namespace.command("ping").args(["-c", "20", "-i", "0.01", "-W", "60", &GUEST.to_string()]))?;
         let answer = String::from_utf8_lossy(&answer);
@@ -110,7 +128,7 @@ fn answers_ping(place: Place) -> Result<()> {
 }
 
 fn serves_in_little_memory(place: Place) -> Result<()> {
-    with_server(place, 4, |namespace, address| {
+    with_server(place, &Run { memory: 4, ..Run::default() }, |namespace, address| {
         namespace.run(|| {
             for _ in 0..3 {
                 let mut http = Http::connect(address)?;

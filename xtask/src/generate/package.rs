@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::application::Application;
 use crate::files;
-use crate::manifest::{Kind, Layer, Prng, Store};
+use crate::manifest::{Format, Kind, Layer, Prng};
 use crate::resolve::{Implementation, Resolved};
 use crate::workspace::{Library, Workspace};
 
@@ -86,7 +86,7 @@ fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
     let stores: BTreeSet<_> = resolved.devices.iter().filter_map(|device| stored(device.implementation)).collect();
     if !stores.is_empty() {
         // The log store is always there.
-        let features: BTreeSet<_> = stores.into_iter().filter(|name| *name != Store::Log.name()).chain(["stores"]).collect();
+        let features: BTreeSet<_> = stores.into_iter().filter(|name| *name != Format::Log.name()).chain(["stores"]).collect();
         libraries.push((Library::Kv, list(&features)));
     } else if has(Implementation::Embedded) || has(Implementation::Memory) {
         libraries.push((Library::Kv, String::new()));
@@ -96,7 +96,7 @@ fn libraries(resolved: &Resolved) -> Vec<(Library, String)> {
 }
 
 fn stored(implementation: Implementation) -> Option<&'static str> {
-    if let Implementation::Stored(store) = implementation { Some(store.name()) } else { None }
+    if let Implementation::Stored(format) = implementation { Some(format.name()) } else { None }
 }
 
 /// A list of features, as a dependency has it.

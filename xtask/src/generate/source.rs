@@ -159,8 +159,8 @@ fn open(device: &ResolvedDevice, resolved: &Resolved) -> String {
             for layer in layers(device) {
                 let _ = writeln!(text, "    let {name} = fogbow_block::layers::{}({name}, {name:?}).await?;", layer.name());
             }
-            if let Implementation::Stored(store) = device.implementation {
-                let _ = writeln!(text, "    let {name} = fogbow_kv::stores::{}({name}, {name:?}).await?;", store.name());
+            if let Implementation::Stored(format) = device.implementation {
+                let _ = writeln!(text, "    let {name} = fogbow_kv::stores::{}({name}, {name:?}).await?;", format.name());
             }
             text
         }

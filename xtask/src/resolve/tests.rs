@@ -1,4 +1,5 @@
 use super::*;
+use crate::manifest::Format;
 
 const APPLICATION: &str = r#"
     name = "app"
@@ -53,6 +54,46 @@ fn what_a_target_cannot_offer_is_an_error_that_names_those_that_can() {
     );
     let error = resolve(APPLICATION, Target::Unix, &[("servce", StackChoice::Host)]).unwrap_err();
     assert!(error.contains("did you mean \"service\"?"), "{error}");
+}
+
+#[test]
+fn what_keeps_a_store_is_chosen_where_the_target_has_it() {
+    let choose = |target, name: &str, store: &str| {
+        let text = APPLICATION.replace("{ kind = \"block\", name = \"disk\" },", "{ kind = \"kv_ro\", name = \"open\" },");
+        let mut manifest = Manifest::parse(&text).unwrap();
+        let open = if name == "open" { Vec::new() } else { vec![("open".to_owned(), "tar".parse().unwrap())] };
+        manifest.choose(&[open, vec![(name.to_owned(), store.parse().unwrap())]].concat()).unwrap();
+        Resolved::new(&manifest, target, &[]).map_err(|error| error.to_string())
+    };
+    let found = |target, name, store| {
+        let resolved = choose(target, name, store).unwrap();
+        resolved.devices.iter().find(|device| device.device.name == name).unwrap().implementation
+    };
+    let stored = |format| Implementation::Stored(format);
+    assert_eq!(found(Target::Unix, "pages", "embedded"), Implementation::Embedded);
+    assert_eq!(found(Target::Spt, "pages", "tar"), stored(Format::Tar));
+    assert_eq!(found(Target::Hvt, "state", "log"), stored(Format::Log));
+    assert_eq!(found(Target::Unix, "state", "directory"), Implementation::Directory);
+    let resolved = choose(Target::Hvt, "state", "fat").unwrap();
+    assert!(argument_names(&resolved).contains(&"state-memory".to_owned()));
+    assert!(resolved.host_devices().any(|(device, kind)| device.device.name == "state" && kind == DeviceKind::Block));
+    let open = choose(Target::Unix, "open", "directory").unwrap();
+    let arguments = open.groups.iter().find(|group| group.prefix == "open-").unwrap();
+    assert_eq!(arguments.arguments[0].presence, Presence::Required);
+    assert_eq!(
+        choose(Target::Spt, "kept", "directory").unwrap_err(),
+        "device 'kept' (kv_rw, directory of the host): the target spt cannot offer it; unix can; or build with --store kept=memory|log|tar|fat"
+    );
+    assert_eq!(
+        choose(Target::Muen, "open", "tar").unwrap_err(),
+        "device 'open' (kv_ro, tar archive on a block device): the target muen cannot offer it; unix, spt, hvt, virtio, genode can"
+    );
+    let text = "name = \"app\"\ndevice = [{ kind = \"kv_ro\", name = \"open\" }]";
+    assert_eq!(implementations(&resolve(text, Target::Unix, &[]).unwrap()), [Implementation::Directory]);
+    assert_eq!(
+        resolve(text, Target::Hvt, &[]).unwrap_err(),
+        "device 'open' (kv_ro): nothing says what keeps its values: add source = \"DIRECTORY\", which an image embeds; or build with --store open=log|tar|fat"
+    );
 }
 
 #[test]
