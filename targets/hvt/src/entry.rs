@@ -82,6 +82,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
         handed_over: info.extent(info_address, program.start.addr() as u64),
         shared: info.ring().map(|ring| ring..ring.saturating_add(size_of::<SharedRing>() as u64)),
         high: None,
+        spare_tables: 0,
     };
     // SAFETY: this is the program's `prepare`, which runs once.
     match unsafe { entry::prepare(program, &given) } {

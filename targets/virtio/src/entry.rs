@@ -82,6 +82,9 @@ pub(crate) static BY_MULTIBOOT: AtomicU8 = AtomicU8::new(0);
 /// The lowest address that a loader may use: QEMU's leaves its memory map in the first page, where nothing but the null pointer is out of bounds.
 const LOWEST: u64 = 8;
 
+/// Page tables for devices beyond 4 GiB: two for each place that is far from all others, and firmware puts devices together.
+const SPARE_TABLES: u64 = 4;
+
 /// The first Rust code: reads what the loader says, lays memory out, and goes on in the image's main function.
 ///
 /// # Safety
@@ -90,7 +93,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
     // SAFETY: the page of ring 0 is free to change here; the gates' handlers keep all registers.
     unsafe {
         entry::allow_ports(ports::ALLOWED);
-        for (vector, gate) in apic::gates().into_iter().chain([button::gate()]) {
+        for (vector, gate) in apic::gates().into_iter().chain([button::gate(), entry::devices::gate()]) {
             entry::set_gate(vector, gate);
         }
     }
@@ -113,7 +116,7 @@ pub unsafe extern "C" fn prepare(info: *mut c_void, program: &Program) -> ! {
     let command_line: &'static [u8] = line;
     let memory = said.memory.min(HIGHEST - LARGE_PAGE) / PAGE * PAGE;
     // What lies beyond the memory up to 4 GiB are ACPI's tables and the devices.
-    let given = Given { memory, handed_over: FIRMWARE, shared: Some(memory..HIGHEST), high: said.high };
+    let given = Given { memory, handed_over: FIRMWARE, shared: Some(memory..HIGHEST), high: said.high, spare_tables: SPARE_TABLES };
     // SAFETY: this is the program's `prepare`, which runs once.
     match unsafe { entry::prepare(program, &given) } {
         Ok(Prepared { layout, root }) => {

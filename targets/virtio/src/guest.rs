@@ -2,13 +2,17 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::arch::x86_64::__cpuid;
 use core::num::NonZeroU64;
+use core::ops::Range;
 use core::task::{Context, Poll, Waker};
 
 use fogbow_solo5::manifest::{DeclaredDevice, DeviceKind};
+use fogbow_x86::entry as x86;
+use fogbow_x86::paging::LARGE_PAGE;
 use spin::{Mutex, Once};
 
-use crate::acpi::devices::{self, ConfigurationSpace};
+use crate::acpi::devices::{self, Bridge, ConfigurationSpace};
 use crate::bind::{self, DeviceError, Found, Place, Words};
 use crate::console::Console;
 use crate::interrupts::{Controller, Lines};
@@ -36,6 +40,8 @@ pub(crate) struct Guest {
     taken: Mutex<Vec<Place>>,
     watches: Mutex<Vec<Watch>>,
     lines: Mutex<Lines>,
+    /// Addresses for functions of PCI that no firmware set up; none before the first is wanted.
+    free: Mutex<Option<Range<u64>>>,
     /// The random device and the console, looked for when they are first wanted; `None` then says that there is none.
     random: Mutex<Option<Option<Random>>>,
     console: Mutex<Option<Option<Console>>>,
@@ -59,15 +65,33 @@ pub(crate) fn guest() -> Option<&'static Guest> {
     GUEST.get()
 }
 
-/// The registers at an address, if devices may lie there: beyond the memory.
+/// The registers at an address, if devices may lie there: beyond the memory up to 4 GiB, or beyond 4 GiB, where they are mapped now.
 pub(crate) fn window(address: u64, length: u64) -> Option<Window> {
     let shared = entry::boot()?.layout.shared.clone()?;
     let end = address.checked_add(length)?;
-    if address < shared.start || end > shared.end || !address.is_multiple_of(4) {
+    let is_mapped = address >= shared.start && end <= shared.end;
+    if !address.is_multiple_of(4) || !(is_mapped || address >= shared.end && map(address..end)) {
         return None;
     }
     // SAFETY: the page tables map this range, readable and writable, for devices alone.
     Some(unsafe { Window::new(usize::try_from(address).ok()?, usize::try_from(length).ok()?) })
+}
+
+/// Maps registers beyond 4 GiB, as far as the processor's addresses go (CPUID leaf 0x80000008: Intel SDM volume 2A).
+fn map(Range { start, end }: Range<u64>) -> bool {
+    const WIDTHS: u32 = 0x8000_0008;
+    // Every processor of 64 bits has the leaf.
+    let width = __cpuid(WIDTHS).eax & 0xff;
+    let pages = start / LARGE_PAGE..end.div_ceil(LARGE_PAGE);
+    // SAFETY: the gate is set, and the image has started, as its layout is known.
+    end.checked_shr(width).unwrap_or(0) == 0 && pages.map(|page| page * LARGE_PAGE).all(|page| unsafe { x86::devices::map(page) })
+}
+
+/// PCI's configuration space in memory, with the addresses for functions where no firmware has given them any: where a table tells of it, firmware has.
+fn bridge() -> Option<Bridge> {
+    let tables = firmware::tables()?;
+    let set_up = devices::configuration_space(tables).map(|space| Bridge { space, free: 0..0 });
+    set_up.or_else(|| devices::bridge(tables))
 }
 
 /// The interrupt controllers for lines.
@@ -91,6 +115,7 @@ impl Guest {
             taken: Mutex::new(Vec::new()),
             watches: Mutex::new(Vec::new()),
             lines: Mutex::new(Lines::default()),
+            free: Mutex::new(None),
             random: Mutex::new(None),
             console: Mutex::new(None),
         }
@@ -101,7 +126,7 @@ impl Guest {
         self.found.call_once(|| {
             let (configuration, first) = self.configuration();
             let of_function = |function| {
-                let access = Access { configuration: &*configuration, function, window: &window };
+                let access = Access { configuration: &*configuration, function, window: &window, place: &|size| self.place(size) };
                 pci::transport::kind(&access).map(|kind| Found { place: Place::Pci(function), kind, line: 0 })
             };
             let functions = pci::functions(&*configuration, first).into_iter().filter_map(of_function);
@@ -120,7 +145,7 @@ impl Guest {
     /// PCI's configuration space, and the first bus in it: in memory if ACPI says where, else by ports.
     fn configuration(&self) -> (Box<dyn Configuration>, u8) {
         let in_memory = || {
-            let ConfigurationSpace { address, first, last } = firmware::tables().and_then(devices::configuration_space)?;
+            let ConfigurationSpace { address, first, last } = bridge()?.space;
             let start = address.checked_add(u64::from(first) << 20)?;
             Some((pci::Ecam { window: window(start, (u64::from(last - first) + 1) << 20)?, first }, first))
         };
@@ -128,6 +153,16 @@ impl Guest {
             Some((space, first)) => (Box::new(space), first),
             None => (Box::new(pci::Ports), 0),
         }
+    }
+
+    /// A place for registers of `size` bytes, where the image gives functions theirs.
+    fn place(&self, size: u64) -> Option<u64> {
+        let mut free = self.free.lock();
+        let free = free.get_or_insert_with(|| bridge().map_or(0..0, |bridge| bridge.free));
+        let start = free.start.checked_next_multiple_of(size)?;
+        let end = start.checked_add(size).filter(|end| *end <= free.end)?;
+        free.start = end;
+        Some(start)
     }
 
     /// The device of the machine that is the image's device `name`.
@@ -150,7 +185,7 @@ impl Guest {
         let (transport, interrupt): (Box<dyn Transport>, _) = match found.place {
             Place::Pci(function) => {
                 let (configuration, _) = self.configuration();
-                let access = Access { configuration: &*configuration, function, window: &window };
+                let access = Access { configuration: &*configuration, function, window: &window, place: &|size| self.place(size) };
                 let device = pci::transport::Device::new(&access, apic::message()).map_err(Some)?;
                 (Box::new(device), device.interrupt())
             }

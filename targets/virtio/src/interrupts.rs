@@ -76,6 +76,8 @@ impl Lines {
     pub(crate) fn add(&mut self, interrupt: Interrupt, controllers: &[Controller]) -> bool {
         let (line, trigger) = match interrupt {
             Interrupt::Message => return true,
+            // What a function says whose line nobody has led anywhere (PCI Local Bus Specification 3.0, section 6.2.4); line 0 is the timer's.
+            Interrupt::Line { line: 0 | 255, .. } => return false,
             Interrupt::Line { line, .. } => (line, LEVEL),
             Interrupt::Edge { line, .. } => (line, 0),
         };
@@ -100,5 +102,20 @@ impl Lines {
         if !self.0.is_empty() {
             apic::end_of_interrupt();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::tests::memory;
+
+    #[test]
+    fn a_line_that_leads_nowhere_is_refused() {
+        let controller = Controller { registers: memory(0x20), first: 0 };
+        for line in [0, 255] {
+            assert!(!Lines::default().add(Interrupt::Line { status: memory(4), line }, &[controller]));
+        }
+        assert!(!Lines::default().add(Interrupt::Line { status: memory(4), line: 11 }, &[]));
     }
 }

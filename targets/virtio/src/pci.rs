@@ -1,7 +1,8 @@
 //! PCI: configuration space, the functions in it, and where their registers are (PCI Local Bus Specification 3.0, chapter 6; PCI Express 2.0, section 7.2.2).
 //!
 //! What functions say of themselves is input: lists are followed for as long as they can be, and addresses are used where devices may lie alone.
-//! Limits: base addresses are taken as the firmware set them; registers behind port numbers (I/O bars) are not used.
+//! Base addresses are taken as the firmware set them; where there is none that does, those that are wanted are given a place.
+//! Limits: bridges without bus numbers are not given any; registers behind port numbers (I/O bars) are not used.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -160,6 +161,8 @@ pub(crate) struct Access<'a> {
     pub(crate) function: Function,
     /// The registers at an address, if devices may lie there.
     pub(crate) window: &'a dyn Fn(u64, u64) -> Option<Window>,
+    /// A free place for as many bytes, if the firmware left that to the image.
+    pub(crate) place: &'a dyn Fn(u64) -> Option<u64>,
 }
 
 impl Access<'_> {
@@ -184,14 +187,25 @@ impl Access<'_> {
 
     /// The `length` bytes of registers at `offset` of base address `bar`.
     fn registers(&self, bar: u8, offset: u64, length: u64) -> Option<Window> {
-        let low = self.read(BARS + 4 * bar.min(5));
+        let at = BARS + 4 * bar.min(5);
+        let low = self.read(at);
         // Bit 0: ports; bits 1 and 2: the width of the address.
         let address = match (bar, low & 7) {
             (0..=5, 0) => u64::from(low & !0xf),
-            (0..=4, 4) => u64::from(low & !0xf) | u64::from(self.read(BARS + 4 * (bar + 1))) << 32,
+            (0..=4, 4) => u64::from(low & !0xf) | u64::from(self.read(at + 4)) << 32,
             _ => return None,
         };
-        (self.window)(Some(address).filter(|address| *address != 0)?.checked_add(offset)?, length)
+        let address = if address == 0 { self.assign(at)? } else { address };
+        (self.window)(address.checked_add(offset)?, length)
+    }
+
+    /// Gives the base address at `at` a place below 4 GiB (section 6.2.5.1): the bits of it that stay zero are its size.
+    fn assign(&self, at: u8) -> Option<u64> {
+        self.configuration.write(self.function, at, u32::MAX);
+        let size = (self.read(at) & !0xf).wrapping_neg();
+        let address = (self.place)(size.into()).and_then(|address| u32::try_from(address).ok());
+        self.configuration.write(self.function, at, address.unwrap_or(0));
+        address.map(u64::from)
     }
 
     /// Lets the function answer at its addresses and use memory, with its interrupt line or without.

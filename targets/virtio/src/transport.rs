@@ -56,7 +56,10 @@ impl fmt::Display for SetupError {
             Self::Queue(index) => write!(f, "its queue {index} cannot be set up"),
             Self::Nonsense(what) => write!(f, "it says nonsense of itself: {what}"),
             Self::OutOfReach => {
-                f.write_str("its registers lie where this image does not reach: the firmware gave them no address below 4 GiB")
+                f.write_str(
+                    "its registers lie where this image does not reach: the firmware gave them no address, or one beyond 128 TiB, ",
+                )?;
+                f.write_str("or one far from those of the other devices")
             }
         }
     }

@@ -29,10 +29,12 @@ use crate::descriptors::{
 };
 use crate::fault::{self, Fault};
 use crate::layout::{Given, Layout, LayoutError, Parts};
+use crate::paging::devices::Spare;
 use crate::paging::{FIRST_LARGE_PAGE, PAGE, PagingError, TABLE_ENTRY, Table};
 use crate::program::{Handlers, Program};
 use crate::shared::Shared;
 
+pub mod devices;
 mod from_32_bits;
 
 pub use from_32_bits::{REACH, enter_from_32_bits};
@@ -165,6 +167,8 @@ struct Ring0 {
     /// The segments that the report runs with: those of ring 3, or of ring 0 where the image stays there.
     report_code: u64,
     report_data: u64,
+    /// Page tables for devices.
+    spare: Spare,
     task: TaskState,
     gates: [Gate; VECTORS],
     stack: [u8; PAGE as usize - RING0_USED],
@@ -174,6 +178,7 @@ struct Ring0 {
 const RING0_USED: usize = size_of::<[u64; SEGMENTS.len()]>()
     + 2 * size_of::<TablePointer>()
     + 6 * size_of::<u64>()
+    + size_of::<Spare>()
     + size_of::<TaskState>()
     + size_of::<[Gate; VECTORS]>();
 
@@ -192,6 +197,7 @@ static RING0: Shared<Ring0> = Shared::new(Ring0 {
     last_words: 0,
     report_code: RING3_CODE as u64,
     report_data: RING3_DATA as u64,
+    spare: Spare { next: 0, end: 0 },
     task: TaskState::new(),
     gates: [Gate::new(0, 3); VECTORS],
     stack: [0; _],
@@ -375,6 +381,8 @@ pub unsafe fn prepare(program: &Program, given: &Given) -> Result<Prepared, Prep
     // SAFETY: the layout says that nothing else lies there, and that it lies within the four MiB after the image that `enter` mapped.
     let tables = unsafe { core::slice::from_raw_parts_mut(tables, count as usize) };
     let root = layout.build_tables(tables).map_err(PrepareError::Paging)?;
+    // SAFETY: as for the gates.
+    unsafe { (*RING0.get()).spare = layout.spare() };
     Ok(Prepared { layout, root })
 }
 

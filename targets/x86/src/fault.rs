@@ -155,7 +155,8 @@ mod tests {
             end: 0x14_0000,
             ring0: 0x13_0000,
         };
-        Layout::new(&parts, &Given { memory: 16 << 20, handed_over: 0x1_0000..0x1_3000, shared: None, high: None }).unwrap()
+        Layout::new(&parts, &Given { memory: 16 << 20, handed_over: 0x1_0000..0x1_3000, shared: None, high: None, spare_tables: 0 })
+            .unwrap()
     }
 
     fn says(vector: u64, error_code: u64, address: u64) -> std::string::String {

@@ -8,6 +8,7 @@
 use core::fmt;
 use core::ops::Range;
 
+use crate::paging::devices::Spare;
 use crate::paging::{Access, LARGE_PAGE, PAGE, PageTables, PagingError, SPAN, Table, tables_needed};
 use crate::program::Program;
 
@@ -48,6 +49,8 @@ pub struct Given {
     pub shared: Option<Range<u64>>,
     /// Memory from [`HIGHEST`] on; what of it lies beyond [`SPAN`] is not used.
     pub high: Option<Range<u64>>,
+    /// Tables that are kept for devices from [`HIGHEST`] on.
+    pub spare_tables: u64,
 }
 
 /// Where everything lies: ranges of whole pages.
@@ -67,8 +70,10 @@ pub struct Layout {
     pub data: Range<u64>,
     /// The descriptors and the stack of ring 0.
     pub ring0: Range<u64>,
-    /// Page tables.
+    /// Page tables, the last [`spare_tables`](Self::spare_tables) of which are not used yet.
     pub tables: Range<u64>,
+    /// How many tables are kept for devices.
+    pub spare_tables: u64,
     /// The heap, and the last page: see [`heap_end`](Self::heap_end).
     pub heap: Range<u64>,
     /// What is shared with the host.
@@ -133,7 +138,8 @@ impl Layout {
         let high = high.filter(|high| !high.is_empty());
         let end = [&high, &shared].into_iter().flatten().next().map_or(memory, |last| last.end);
         // Three mappings reach beyond the place of the tables: the heap, what is shared, and more heap.
-        let tables = parts.end..parts.end + PAGE * tables_needed(parts.end + LARGE_PAGE, end, 3);
+        let spare_tables = given.spare_tables;
+        let tables = parts.end..parts.end + PAGE * (tables_needed(parts.end + LARGE_PAGE, end, 3) + spare_tables);
         let needed = tables.end + MIN_HEAP + PAGE;
         if memory < needed {
             return Err(LayoutError::TooLittleMemory { given: given.memory, needed });
@@ -148,6 +154,7 @@ impl Layout {
             ring0: parts.ring0..parts.ring0 + PAGE,
             heap: tables.end..memory,
             tables,
+            spare_tables,
             shared,
             high,
         })
@@ -166,6 +173,7 @@ impl Layout {
             data: address(program.stack_end)..address(program.end),
             ring0: 0..0,
             tables: 0..0,
+            spare_tables: 0,
             heap,
             shared: None,
             high: None,
@@ -189,11 +197,21 @@ impl Layout {
         self.heap.end + self.high.as_ref().map_or(0, |high| high.end - high.start)
     }
 
-    /// Builds the page tables in `tables`, which are those that lie at [`tables`](Self::tables), and gives the root's address.
+    /// The tables that are kept for devices.
+    #[must_use]
+    pub const fn spare(&self) -> Spare {
+        Spare { next: self.tables.end - PAGE * self.spare_tables, end: self.tables.end }
+    }
+
+    /// Builds the page tables in `tables`, which are those that lie at [`tables`](Self::tables), and gives the root's address. Those that are kept for
+    /// devices are empty then.
     ///
     /// # Errors
     /// [`PagingError`] when parts overlap.
     pub fn build_tables(&self, tables: &mut [Table]) -> Result<u64, PagingError> {
+        let used = tables.len().saturating_sub(self.spare_tables as usize);
+        let (tables, spare) = tables.split_at_mut(used);
+        spare.fill(Table::EMPTY);
         let mut page_tables = PageTables::new(tables, self.tables.start)?;
         let shared = self.shared.clone().unwrap_or(0..0);
         let parts = [
@@ -242,7 +260,7 @@ mod tests {
     }
 
     fn given(memory: u64, ring: bool) -> Given {
-        Given { memory, handed_over: 0x1_0000..0x1_3a50, shared: ring.then(|| memory..memory + RING), high: None }
+        Given { memory, handed_over: 0x1_0000..0x1_3a50, shared: ring.then(|| memory..memory + RING), high: None, spare_tables: 4 }
     }
 
     proptest! {

@@ -3,9 +3,11 @@
 //! Every address is mapped to itself (x86-64 four-level paging, Intel SDM volume 3A, chapter 4.5). A mapping takes 2 MiB pages where a whole one
 //! lies inside it and 4 KiB pages elsewhere. The accessed and dirty bits are set from the start, so that the processor never writes to the
 //! tables; ring 3 can neither read nor write them.
-//! Limits: the first 512 GiB; a mapping once made is never changed.
+//! Limits: the first 512 GiB, but for [`devices`]; a mapping once made is never changed.
 
 use core::fmt;
+
+pub mod devices;
 
 /// Bytes in the smallest page.
 pub const PAGE: u64 = 4 << 10;

@@ -9,13 +9,16 @@ use libtest_mimic::Trial;
 const PLACE: Place = Place::Virtio;
 
 /// Virtual machines, each with a network device: PCI by memory and by ports, behind a bridge, with messages and with lines; registers in memory that ACPI
-/// tells of, and the command line.
-const MACHINES: [(&str, &[&str]); 6] = [
+/// tells of, and the command line; registers beyond 4 GiB, where firmware puts what does not fit below beside a large device.
+const MACHINES: [(&str, &[&str]); 9] = [
     ("pc", &["-machine", "pc", "-device", "virtio-net-pci,netdev=service,disable-legacy=on"]),
     ("pc_by_lines", &["-machine", "pc", "-device", "virtio-net-pci,netdev=service,vectors=0"]),
     ("q35_by_lines", &["-machine", "q35", "-device", "virtio-net-pci,netdev=service,vectors=0"]),
     ("q35_behind_a_bridge", &["-device", "pcie-root-port,id=bridge,chassis=1", "-device", "virtio-net-pci,netdev=service,bus=bridge"]),
+    ("q35_beyond_4_gib", &["-device", "pci-testdev,membar=8G", "-device", "virtio-net-pci,netdev=service"]),
+    ("q35_beyond_512_gib", &["-cpu", "max,phys-bits=42", "-device", "pci-testdev,membar=1T", "-device", "virtio-net-pci,netdev=service"]),
     ("microvm", &["-machine", "microvm", MODERN[0], MODERN[1], "-device", "virtio-net-device,netdev=service"]),
+    ("microvm_with_pci", &["-machine", "microvm,pcie=on", "-device", "virtio-net-pci,netdev=service"]),
     ("microvm_without_acpi", &["-machine", "microvm,acpi=off", MODERN[0], MODERN[1], "-device", "virtio-net-device,netdev=service"]),
 ];
 

@@ -1,6 +1,7 @@
 //! Where devices are: PCI's configuration space, interrupt controllers, and virtio devices whose registers are in memory.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::{HEADER, MAX_PROGRAM, Tables, has, length, number, program};
 
@@ -23,6 +24,44 @@ pub(crate) fn configuration_space(tables: Tables<'_>) -> Option<ConfigurationSpa
     Some(space).filter(|space| table.number(entry + 8, 2) == Some(0) && space.first <= space.last)
 }
 
+/// PCI Express as the machine's own program describes it, where no table does and no firmware has set it up: QEMU's microvm with `pcie=on`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bridge {
+    pub(crate) space: ConfigurationSpace,
+    /// Addresses for functions, all of them free.
+    pub(crate) free: Range<u64>,
+}
+
+/// Bytes after [`CONFIGURATION_BASE`] in which the bridge's resources are looked for.
+const BRIDGE_RESOURCES: u64 = 64;
+
+/// A method that returns a number at once (sections 20.2.5.2 and 20.2.5.3): the address of configuration space (PCI Firmware Specification 3.0, section 4.1.3).
+const CONFIGURATION_BASE: &[u8] = b"_CBA\0\xa4";
+
+/// The bridge that a method [`CONFIGURATION_BASE`] tells of, with the resources that are written down after it: buses and 32-bit addresses (section 6.4.3.5).
+pub(crate) fn bridge(tables: Tables<'_>) -> Option<Bridge> {
+    const ADDRESSES: &[u8] = &[0x87, 23, 0, 0];
+    const BUSES: &[u8] = &[0x88, 13, 0, 2];
+    let memory = tables.memory;
+    let (program, end) = program_range(tables)?;
+    let method = (program..end).find(|at| has(memory, *at, CONFIGURATION_BASE))?;
+    // A number of 32 or 64 bits (section 20.2.3).
+    let constant = method + CONFIGURATION_BASE.len() as u64;
+    let address = match memory(constant)? {
+        0x0c => number(memory, constant + 1, 4)?,
+        0x0e => number(memory, constant + 1, 8)?,
+        _ => return None,
+    };
+    let places = constant..end.min(constant + BRIDGE_RESOURCES);
+    let find = |descriptor| places.clone().find(|at| has(memory, *at, descriptor));
+    let buses = find(BUSES)?;
+    let bus = |offset| u8::try_from(number(memory, buses + offset, 2)?).ok();
+    let addresses = find(ADDRESSES)?;
+    let free = number(memory, addresses + 10, 4)?..number(memory, addresses + 14, 4)?.saturating_add(1);
+    let space = ConfigurationSpace { address, first: bus(8)?, last: bus(10)? };
+    Some(Bridge { space, free }).filter(|bridge| bridge.space.first <= bridge.space.last)
+}
+
 /// The interrupt controllers for lines, each with its address and its first line (`MADT`, section 5.2.12.3).
 pub(crate) fn controllers(tables: Tables<'_>) -> Vec<(u64, u32)> {
     const IO_APIC: u64 = 1;
@@ -40,6 +79,12 @@ pub(crate) fn controllers(tables: Tables<'_>) -> Vec<(u64, u32)> {
     found
 }
 
+/// Where the machine's own program lies.
+fn program_range(tables: Tables<'_>) -> Option<(u64, u64)> {
+    let program = program(&tables.fixed()?)?;
+    Some((program, program.checked_add(length(tables.memory, program)?.min(MAX_PROGRAM).into())?))
+}
+
 /// Devices that are looked for at most.
 const MOST_DEVICES: usize = 64;
 
@@ -53,8 +98,7 @@ pub(crate) fn registers(tables: Tables<'_>) -> Vec<(u64, u32)> {
     const INTERRUPT: &[u8] = &[0x89, 6, 0];
     let memory = tables.memory;
     let find = || {
-        let program = program(&tables.fixed()?)?;
-        let end = program.checked_add(length(memory, program)?.min(MAX_PROGRAM).into())?;
+        let (program, end) = program_range(tables)?;
         let devices = (program..end).filter(move |at| has(memory, *at, b"LNRO0005"));
         Some(devices.filter_map(move |name| {
             let mut places = name..end.min(name + RESOURCES);
@@ -104,6 +148,9 @@ mod tests {
             put(at, b"LNRO0005\0\x08_UID\0");
             put(at + 32, &[0x86, 9, 0, 1, 0, low, 0xb0, 0xfe, 0, 2, 0, 0, 0x89, 6, 0, 3, 1, line, 0, 0, 0, 0x79]);
         }
+        put(0x680, b"\x14\x0c_CBA\0\xa4\x0c\0\0\0\xe0\x08_CRS\x11\x4e\x05\x0a\x5a");
+        put(0x697, &[0x88, 13, 0, 2, 12, 0, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 1]);
+        put(0x6a7, &[0x87, 23, 0, 0, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff, 0xff, 0xdf, 0, 0, 0, 0, 0, 0, 0, 0x20]);
         bytes
     }
 
@@ -119,6 +166,8 @@ mod tests {
         assert_eq!(with(&bytes, configuration_space), Some(Some(space)));
         assert_eq!(with(&bytes, controllers), Some(vec![(0xfec0_0000, 0), (0xfec1_0000, 24)]));
         assert_eq!(with(&bytes, registers), Some(vec![(0xfeb0_0000, 24), (0xfeb0_0200, 25)]));
+        let space = ConfigurationSpace { address: 0xe000_0000, first: 0, last: 255 };
+        assert_eq!(with(&bytes, bridge), Some(Some(Bridge { space, free: 0xc000_0000..0xe000_0000 })));
     }
 
     #[test]
@@ -132,6 +181,9 @@ mod tests {
         assert_eq!(with(&without(0x300), configuration_space), Some(None));
         assert_eq!(with(&without(0x400), controllers), Some(vec![]));
         assert_eq!(with(&without(0x100), registers), Some(vec![]));
+        for at in [0x100, 0x682, 0x688, 0x697, 0x6a7] {
+            assert_eq!(with(&without(at), bridge), Some(None), "{at:#x}");
+        }
         assert_eq!(with(&without(0x540), registers), Some(vec![(0xfeb0_0200, 25)]));
         assert_eq!(with(&[0; 0x800], |_| ()), None);
     }
@@ -143,7 +195,7 @@ mod tests {
             for (at, value) in changes {
                 bytes[at] = value;
             }
-            with(&bytes[..length], |tables| (configuration_space(tables), controllers(tables), registers(tables)));
+            with(&bytes[..length], |tables| (configuration_space(tables), bridge(tables), controllers(tables), registers(tables)));
         }
     }
 }

@@ -10,6 +10,8 @@ use std::string::ToString;
 struct Machine {
     spaces: RefCell<BTreeMap<Function, [u8; 256]>>,
     registers: Option<Window>,
+    /// Bytes behind each base address; none are told of unless the device is asked for them.
+    sizes: BTreeMap<u8, u32>,
 }
 
 const REGISTERS: u64 = 0xfe00_0000;
@@ -23,6 +25,7 @@ impl Configuration for Machine {
     }
 
     fn write(&self, function: Function, offset: u8, value: u32) {
+        let value = self.sizes.get(&offset).map_or(value, |size| value & size.wrapping_neg() | self.read(function, offset) & 0xf);
         // The upper half of the command is the status, which is not written so.
         let bytes = if offset == COMMAND { 2 } else { 4 };
         self.set(function, offset, &value.to_le_bytes()[..bytes]);
@@ -65,8 +68,13 @@ impl Machine {
     }
 
     fn device(&self) -> Result<transport::Device, SetupError> {
+        self.device_with(&|_| None)
+    }
+
+    fn device_with(&self, place: &dyn Fn(u64) -> Option<u64>) -> Result<transport::Device, SetupError> {
         let window = |address, length| self.window(address, length);
-        transport::Device::new(&Access { configuration: self, function: function("00:03.0"), window: &window }, (0xfee0_0000, 50))
+        let access = Access { configuration: self, function: function("00:03.0"), window: &window, place };
+        transport::Device::new(&access, (0xfee0_0000, 50))
     }
 }
 
@@ -88,7 +96,7 @@ fn functions_are_found_behind_bridges_and_circles_end() {
 fn a_devices_registers_are_where_its_capabilities_say() {
     let machine = Machine::with_device();
     let window = |address, length| machine.window(address, length);
-    let access = Access { configuration: &machine, function: function("00:03.0"), window: &window };
+    let access = Access { configuration: &machine, function: function("00:03.0"), window: &window, place: &|_| None };
     assert_eq!(transport::kind(&access), Some(1));
     let device = machine.device().unwrap();
     let registers = machine.registers.unwrap();
@@ -115,6 +123,26 @@ fn without_messages_the_line_is_used() {
     let device = machine.device().unwrap();
     assert!(matches!(device.interrupt(), crate::interrupts::Interrupt::Line { line: 11, .. }));
     assert_eq!(machine.read(function("00:03.0"), COMMAND) & 0xffff, MEMORY | MASTER);
+}
+
+/// Four base addresses, of which the device's capabilities name two: the registers' is given a place, the message table's has one, others are left alone.
+#[test]
+fn base_addresses_that_nobody_set_are_given_a_place() {
+    let mut machine = Machine::with_device();
+    machine.put("00:03.0", &[(BARS, 0), (BARS + 16, 4)]);
+    machine.sizes.insert(BARS + 16, 0x4000);
+    assert_eq!(machine.device().unwrap_err(), SetupError::OutOfReach, "there is no place");
+    let sizes = RefCell::new(Vec::new());
+    let device = machine.device_with(&|size| {
+        sizes.borrow_mut().push(size);
+        Some(REGISTERS)
+    });
+    assert!(device.is_ok() && *sizes.borrow() == [0x4000]);
+    let read = |offset| machine.read(function("00:03.0"), offset);
+    assert_eq!([read(BARS), read(BARS + 16), read(BARS + 20)], [0, REGISTERS as u32 | 4, 0]);
+    machine.put("00:03.0", &[(BARS + 16, 4)]);
+    assert_eq!(machine.device_with(&|_| Some(1 << 32)).unwrap_err(), SetupError::OutOfReach);
+    assert_eq!(read(BARS + 16), 4);
 }
 
 #[test]
