@@ -133,7 +133,7 @@ mod tests {
         let beyond = 3 << 40;
         for address in [(4 << 30) + 3 * LARGE_PAGE, (5 << 30) - 1, beyond + 0x1234, beyond, beyond + LARGE_PAGE] {
             assert!(map_device(&mut tables, &mut spare, address), "{address:#x}");
-            assert_eq!(entry(&tables, address), address / LARGE_PAGE * LARGE_PAGE | 0xff | NO_EXECUTE, "{address:#x}");
+            assert_eq!(entry(&tables, address), (address / LARGE_PAGE * LARGE_PAGE) | 0xff | NO_EXECUTE, "{address:#x}");
         }
         assert_eq!(entry(&tables, beyond + 2 * LARGE_PAGE), 0);
         assert_eq!(spare.end - spare.next, PAGE, "two tables for what lies far away");
