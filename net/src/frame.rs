@@ -105,7 +105,7 @@ pub enum Finish {
 }
 
 /// What a device says of the checksum in an arriving frame's TCP or UDP header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Checksums {
     /// Nothing: it has to be verified.
     Unknown,

@@ -27,11 +27,9 @@ mod impairment;
 #[cfg(feature = "direct")]
 mod network;
 
-use alloc::collections::BinaryHeap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::cmp::Reverse;
 use core::future::{Future, poll_fn};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
@@ -41,12 +39,9 @@ use fogbow::time::{self, Instant, Sleep};
 use crate::frame::{
     Checksums, ETHERNET_HEADER, Finish, FrameDevice, FrameInfo, FrameReceiver, FrameTransmitter, MacAddress, Offload, software,
 };
-pub use impairment::Impairment;
+pub use impairment::{Impairment, Link};
 #[cfg(feature = "direct")]
 pub use network::Network;
-
-/// Frames that wait at a port at most; more are lost, as in a switch.
-const QUEUE: usize = 4096;
 
 /// A switch that joins devices. Cloning gives another handle to it.
 #[derive(Clone, Default)]
@@ -57,9 +52,6 @@ struct Wiring {
     impairment: Impairment,
     ports: Vec<Port>,
     frames: u64,
-    /// Copies delivered, which keeps the order of those that arrive at once.
-    arrivals: u64,
-    lost: u64,
     unused: Vec<Vec<u8>>,
     capture: Option<Capture>,
 }
@@ -68,17 +60,9 @@ struct Port {
     info: FrameInfo,
     /// What happens to frames from and to this port, instead of what happens to all.
     impairment: Option<Impairment>,
-    /// Until when frames that were sent to this port occupy its link.
-    busy: Instant,
-    arriving: BinaryHeap<Reverse<(Instant, u64, Arriving)>>,
+    /// What is sent to this port.
+    link: Link,
     waker: Option<Waker>,
-}
-
-/// A frame on its way, and whether its checksums are the device's word.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Arriving {
-    frame: Vec<u8>,
-    is_verified: bool,
 }
 
 /// A record of all frames that devices send, lost ones included. It goes on as long as the switch.
@@ -134,7 +118,7 @@ impl Switch {
         let port = wiring.ports.len();
         let [.., high, low] = (port + 1).to_be_bytes();
         let info = FrameInfo { mac: MacAddress([2, 0, 0, 0, high, low]), mtu, offload };
-        wiring.ports.push(Port { info, impairment: None, busy: Instant::default(), arriving: BinaryHeap::new(), waker: None });
+        wiring.ports.push(Port { info, impairment: None, link: Link::default(), waker: None });
         Device { receiver: Receiver { switch: self.clone(), port, sleep: None }, transmitter: Transmitter { switch: self.clone(), port } }
     }
 
@@ -147,7 +131,7 @@ impl Switch {
     /// How many copies of frames have been lost so far, on purpose or because a queue was full.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.0.borrow().lost
+        self.0.borrow().ports.iter().map(|port| port.link.lost()).sum()
     }
 
     /// Records all frames from now on.
@@ -193,37 +177,24 @@ impl Wiring {
     fn forward(&mut self, from: usize, to: usize, frame: &mut [u8], finish: Finish) {
         let offload = self.ports[to].info.offload;
         let is_taken = match finish {
-            Finish::Nothing => return self.deliver(from, to, frame, false),
+            Finish::Nothing => return self.deliver(from, to, frame, Checksums::Unknown),
             Finish::Checksum { .. } => offload.checksum,
             Finish::Segments { .. } => frame.len() - ETHERNET_HEADER <= offload.reassembly,
         };
         // What is corrupted on the way must not pass for verified.
         if is_taken && self.impairment(from, to).corrupted == 0 {
-            return self.deliver(from, to, frame, true);
+            return self.deliver(from, to, frame, Checksums::Verified);
         }
-        software::apply(frame, finish, |frame| self.deliver(from, to, frame, false));
+        software::apply(frame, finish, |frame| self.deliver(from, to, frame, Checksums::Unknown));
     }
 
-    fn deliver(&mut self, from: usize, to: usize, frame: &[u8], is_verified: bool) {
+    fn deliver(&mut self, from: usize, to: usize, frame: &[u8], checksums: Checksums) {
         let impairment = self.impairment(from, to);
-        let copies = impairment.copies();
-        self.lost += u64::from(copies == 0);
-        for _ in 0..copies {
-            let port = &mut self.ports[to];
-            if port.arriving.len() >= QUEUE {
-                self.lost += 1;
-                continue;
-            }
-            let mut copy = self.unused.pop().unwrap_or_default();
-            copy.clear();
-            copy.extend_from_slice(frame);
-            impairment.corrupt(&mut copy);
-            let when = impairment.arrival(frame.len(), &mut port.busy);
-            port.arriving.push(Reverse((when, self.arrivals, Arriving { frame: copy, is_verified })));
-            self.arrivals += 1;
-            if let Some(waker) = port.waker.take() {
-                waker.wake();
-            }
+        let port = &mut self.ports[to];
+        // A simulated node always has randomness.
+        let mut draw = || fogbow::random::next_u64().unwrap_or(0);
+        if port.link.send(frame, checksums, &impairment, time::now(), &mut draw) {
+            port.waker.take().into_iter().for_each(Waker::wake);
         }
     }
 }
@@ -278,7 +249,7 @@ pub struct Receiver {
 
 impl Receiver {
     fn next_arrival(&self) -> Option<Instant> {
-        self.switch.0.borrow().ports[self.port].arriving.peek().map(|Reverse((when, ..))| *when)
+        self.switch.0.borrow().ports[self.port].link.next_arrival()
     }
 }
 
@@ -288,9 +259,9 @@ impl FrameReceiver for Receiver {
         if when != Instant::default() && when > time::now() {
             return None;
         }
-        let Reverse((.., Arriving { mut frame, is_verified })) = self.switch.0.borrow_mut().ports[self.port].arriving.pop()?;
-        let result = consume(&mut frame, if is_verified { Checksums::Verified } else { Checksums::Unknown });
-        self.switch.0.borrow_mut().unused.push(frame);
+        let (mut frame, checksums) = self.switch.0.borrow_mut().ports[self.port].link.take()?;
+        let result = consume(&mut frame, checksums);
+        self.switch.0.borrow_mut().ports[self.port].link.reuse(frame);
         Some(result)
     }
 

@@ -13,6 +13,7 @@ pub mod measure;
 pub mod monitor;
 pub mod nested;
 pub mod network;
+pub mod relay;
 pub mod trial;
 
 /// Why a test cannot run on this machine; carried through [`anyhow::Error`].

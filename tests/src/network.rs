@@ -47,6 +47,18 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// A namespace with taps that a bridge joins, none of which has an address.
+    pub(crate) fn bridged(taps: &[&str], bridge: &str) -> Result<Self> {
+        let namespace = Self::empty()?;
+        namespace.ip(&["link", "add", bridge, "type", "bridge"])?;
+        namespace.ip(&["link", "set", bridge, "up"])?;
+        for tap in taps {
+            namespace.ip(&["tuntap", "add", tap, "mode", "tap"])?;
+            namespace.ip(&["link", "set", tap, "up", "master", bridge])?;
+        }
+        Ok(namespace)
+    }
+
     /// A namespace without a tap, for one end of a [`Pair`].
     fn empty() -> Result<Self> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -106,7 +118,7 @@ impl Namespace {
         numbers.get(1).zip(numbers.get(9)).map(|(received, sent)| received + sent).context("an unknown format of /proc/net/dev")
     }
 
-    fn ip(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn ip(&self, arguments: &[&str]) -> Result<()> {
         ip(&[&["-n", &self.name], arguments].concat())
     }
 }

@@ -11,6 +11,7 @@ mod faults;
 mod gdb;
 mod hello;
 mod http;
+mod impairments;
 mod kv;
 mod muen;
 mod network;
@@ -43,6 +44,7 @@ fn main() {
         gdb::trials(),
         kv::trials(),
         network::trials(),
+        impairments::trials(),
         proxy::trials(),
         services::trials(),
         attacks::trials(),
