@@ -8,7 +8,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::Skip;
-use crate::guest::Guest;
+use crate::guest::{Guest, Output};
 use crate::network::{GUEST, HOST, Namespace, TAP};
 
 /// Where an image runs.
@@ -86,8 +86,7 @@ impl Place {
         command.args(run.address(self)).args(run.arguments);
         match self {
             Self::Muen => Guest::start_on_muen(command),
-            _ if run.unread => Guest::start_unread(command),
-            _ => Guest::start(command),
+            _ => Guest::start_with(command, run.output),
         }
     }
 
@@ -151,13 +150,13 @@ pub struct Run<'a> {
     pub arguments: &'a [&'a str],
     /// Leave out what attaches and addresses the network.
     pub arguments_only: bool,
-    /// Nobody reads the image's console, which is a pipe.
-    pub unread: bool,
+    /// What the image's console is; everywhere but on virtio and muen.
+    pub output: Output,
 }
 
 impl Default for Run<'_> {
     fn default() -> Self {
-        Self { namespace: None, memory: 64, tender: &[], build: &[], arguments: &[], arguments_only: false, unread: false }
+        Self { namespace: None, memory: 64, tender: &[], build: &[], arguments: &[], arguments_only: false, output: Output::Pipe }
     }
 }
 

@@ -1,12 +1,16 @@
 //! A running image: its console, and how it ended.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
 /// How long anything that a guest should do may take before it counts as not happening. Generous: machines are shared, and some emulate.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,28 +48,58 @@ pub struct Ended {
     pub console: String,
 }
 
+/// What the standard output of a guest's process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// A pipe, whose other end is the console.
+    #[default]
+    Pipe,
+    /// A pipe that nobody reads.
+    Unread,
+    /// A terminal, which is the console.
+    Terminal,
+}
+
+/// Both ends of a terminal: what is written to the second can be read from the first, until all who have the second open have closed it.
+fn pseudo_terminal() -> Result<(File, File)> {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).context("opening a pseudo-terminal")?;
+    unlockpt(&ours)?;
+    let path = ptsname(&ours, Vec::new())?;
+    let theirs = File::options().read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed()).open(path.to_str()?)?;
+    Ok((ours.into(), theirs))
+}
+
 impl Guest {
     /// Starts `command`.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(command: Command) -> Result<Self> {
-        let mut guest = Self::start_unread(command)?;
-        let output = guest.child.stdout.take().map(|stream| Box::new(stream) as _);
-        guest.follow(output);
-        Ok(guest)
+        Self::start_with(command, Output::Pipe)
     }
 
-    /// Starts `command` without reading its standard output.
+    /// Starts `command` with this as its standard output.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_unread(mut command: Command) -> Result<Self> {
+    pub fn start_with(mut command: Command, output: Output) -> Result<Self> {
+        let mut terminal = None;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if output == Output::Terminal {
+            let (ours, theirs) = pseudo_terminal()?;
+            command.stdout(theirs);
+            terminal = Some(ours);
+        }
         let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let errors = child.stderr.take().map(|stream| Box::new(stream) as _);
+        let read = match (output, terminal) {
+            (Output::Unread, _) => None,
+            (_, Some(terminal)) => Some(Box::new(terminal) as _),
+            (_, None) => child.stdout.take().map(|stream| Box::new(stream) as _),
+        };
         let guest = Self { child, console: Arc::new(Console::default()), is_qemu: false, has_last_words: false };
         guest.follow(errors);
+        guest.follow(read);
         Ok(guest)
     }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use fogbow_tests::builder::{Place, Run};
-use fogbow_tests::guest::Ended;
+use fogbow_tests::guest::{Ended, Output};
 use libtest_mimic::Trial;
 
 const PLACES: [Place; 5] = [Place::Unix, Place::Spt, Place::Hvt, Place::Muen, Place::Genode];
@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         super::on(&PLACES, "args_ends_with_64_when_an_argument_is_wrong", refuses),
         super::on(&PLACES, "args_explains_itself", explains),
         super::on(&PLACES, "args_filters_its_log", filters),
+        super::on(&[Place::Unix, Place::Spt, Place::Hvt], "args_has_colours_on_a_terminal", has_colours),
         super::on(&PLACES, "args_shows_its_last_messages_when_it_panics", shows_last_messages),
     ]
     .into_iter()
@@ -93,6 +94,18 @@ fn filters(place: Place) -> Result<()> {
     }
     let ended = run(place, &["--times=0", "--log-colour=always"])?;
     ensure!(ended.console.contains("\x1b[33mWARN \x1b[0m args: nobody"), "{ended:?}");
+    Ok(())
+}
+
+fn has_colours(place: Place) -> Result<()> {
+    for (choice, message) in [
+        ("--log-colour=auto", "\x1b[33mWARN \x1b[0m args: nobody was greeted\r\n"),
+        ("--log-colour=never", "] WARN  args: nobody was greeted\r\n"),
+    ] {
+        let arguments = ["--times=0", choice];
+        let ended = place.start("args", &Run { arguments: &arguments, output: Output::Terminal, ..Run::default() })?.ended()?;
+        ensure!(ended.status == Some(0) && ended.console.contains(message), "{choice}: {ended:?}");
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
 use fogbow_tests::builder::{Place, Run};
-use fogbow_tests::guest::{Guest, PATIENCE};
+use fogbow_tests::guest::{Guest, Output, PATIENCE};
 use libtest_mimic::Trial;
 
 const IMAGE: &str = "tests/images/services";
@@ -25,10 +25,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Starts the image with a user-mode network behind each stack.
 fn start(place: Place, collector: SocketAddr, further: &[&str]) -> Result<Guest> {
-    start_with(place, collector, further, false)
+    start_with(place, collector, further, Output::Pipe)
 }
 
-fn start_with(place: Place, collector: SocketAddr, further: &[&str], unread: bool) -> Result<Guest> {
+fn start_with(place: Place, collector: SocketAddr, further: &[&str], output: Output) -> Result<Guest> {
     let is_image = Place::IMAGES.contains(&place);
     // The gateway of the user-mode network leads to the host's loopback.
     let address = if is_image { "10.0.2.2" } else { "127.0.0.1" };
@@ -38,7 +38,7 @@ fn start_with(place: Place, collector: SocketAddr, further: &[&str], unread: boo
         arguments.extend(["--public-ipv4=10.0.2.15/24", "--public-ipv4-gateway=10.0.2.2", "--private-ipv4=192.168.7.2/24"]);
     }
     arguments.extend(further);
-    place.start(IMAGE, &Run { tender: &["--net:outside=user", "--net:inside=user"], arguments: &arguments, unread, ..Run::default() })
+    place.start(IMAGE, &Run { tender: &["--net:outside=user", "--net:inside=user"], arguments: &arguments, output, ..Run::default() })
 }
 
 fn addresses(place: Place) -> Result<()> {
@@ -59,7 +59,7 @@ fn over_udp(place: Place) -> Result<()> {
 fn with_unread_console(place: Place) -> Result<()> {
     let collector = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     collector.set_read_timeout(Some(PATIENCE))?;
-    let _guest = start_with(place, collector.local_addr()?, &["--storm=40000"], true)?;
+    let _guest = start_with(place, collector.local_addr()?, &["--storm=40000"], Output::Unread)?;
     let mut datagram = [0; 2048];
     let length = collector.recv(&mut datagram).context("the image is held up by its console")?;
     check(std::str::from_utf8(&datagram[..length])?)
