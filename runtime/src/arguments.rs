@@ -481,7 +481,10 @@ impl fmt::Display for Help<'_> {
                 }
             }
         }
-        f.write_str("  --help\n      print this and end\n  --version\n      print the image's name and version and end\n")
+        f.write_str(
+            "  --solo5:quiet, --solo5:debug\n      print log messages of level error alone; of level debug and worse\n  --help, -h\n      print this and \
+             end\n  --version\n      print the image's name and version and end\n",
+        )
     }
 }
 

@@ -41,7 +41,7 @@ impl Namespace {
     /// As [`new`](Self::new).
     pub fn with_mtu(mtu: u32) -> Result<Self> {
         let namespace = Self::empty()?;
-        namespace.ip(&["tuntap", "add", TAP, "mode", "tap"])?;
+        namespace.add_tap(TAP)?;
         namespace.ip(&["addr", "add", &format!("{HOST}/24"), "dev", TAP])?;
         namespace.ip(&["link", "set", TAP, "up", "mtu", &mtu.to_string()])?;
         Ok(namespace)
@@ -70,6 +70,15 @@ impl Namespace {
         let namespace = Self { name };
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// Adds a tap, without an address of the host's.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn add_tap(&self, name: &str) -> Result<()> {
+        self.ip(&["tuntap", "add", name, "mode", "tap"])?;
+        self.ip(&["link", "set", name, "up"])
     }
 
     /// A command that will run in the namespace.

@@ -63,6 +63,8 @@ fn refuses(place: Place) -> Result<()> {
 }
 
 fn explains(place: Place) -> Result<()> {
+    let ended = run(place, &["--version"])?;
+    ensure!(ended.status == Some(0) && ended.console == concat!("args ", env!("CARGO_PKG_VERSION"), "\n"), "{ended:?}");
     let ended = run(place, &["--help"])?;
     ensure!(ended.status == Some(0), "{ended:?}");
     for part in [
@@ -71,6 +73,7 @@ fn explains(place: Place) -> Result<()> {
         "  --loud\n      greet in capital letters\n",
         "  --peer=ADDRESS:PORT\n      an address to greet as well (may be given again)\n",
         "      which edition of the image this is (fixed when built: plain)\n",
+        "  --solo5:quiet, --solo5:debug\n",
     ] {
         ensure!(ended.console.contains(part), "{part:?} is not in {}", ended.console);
     }

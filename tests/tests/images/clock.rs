@@ -10,7 +10,24 @@ pub(crate) fn trials() -> Vec<Trial> {
     let places = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Muen, Place::Genode];
     let mut trials = super::on(&places, "clock_sleeps_and_tells_the_time", sleeps_and_tells_the_time);
     trials.extend(super::on(&places, "clock_refuses_what_is_no_number_with_64", refuses_what_is_no_number));
+    trials.extend(super::on(&[Place::Unix, Place::Spt, Place::Hvt], "clock_never_goes_back", never_goes_back));
     trials
+}
+
+/// Five million readings, awake and after five hundred sleeps, while the host's clock is asked anew many times.
+fn never_goes_back(place: Place) -> Result<()> {
+    let started = Instant::now();
+    let ended = place.start("tests/images/draws", &Run { arguments: &["--clocks=5000000"], ..Run::default() })?.ended()?;
+    let host = started.elapsed();
+    let number = |name: &str| {
+        let line = ended.console.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|number| number.trim().parse::<u64>().ok()).with_context(|| format!("{ended:?}"))
+    };
+    ensure!(number("went back")? == 0 && number("slept short")? == 0, "{ended:?}");
+    // Each sleep is 300 us at least; no clock is faster than the host's.
+    let passed = number("passed")?;
+    ensure!((500 * 300..=host.as_micros() as u64).contains(&passed), "{ended:?}");
+    Ok(())
 }
 
 /// Five lines 40 ms apart: no earlier than that by the host's clock, and the date is the host's.

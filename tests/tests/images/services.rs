@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use anyhow::{Context, Result, ensure};
 use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::guest::{Guest, Output, PATIENCE};
+use fogbow_tests::network::Namespace;
 use libtest_mimic::Trial;
 
 const IMAGE: &str = "tests/images/services";
@@ -13,7 +14,11 @@ const PLACES: [Place; 3] = [Place::Unix, Place::Spt, Place::Hvt];
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
-        super::on(&[Place::Spt, Place::Hvt, Place::Virtio, Place::Genode], "services_gives_each_stack_its_own_address", addresses),
+        super::on(
+            &[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode],
+            "services_gives_each_stack_its_own_address",
+            addresses,
+        ),
         super::on(&PLACES, "services_is_not_held_up_by_a_console_that_nobody_reads", with_unread_console),
         super::on(&PLACES, "services_sends_its_log_over_udp", over_udp),
         super::on(&PLACES, "services_sends_its_log_over_tcp", over_tcp),
@@ -42,8 +47,34 @@ fn start_with(place: Place, collector: SocketAddr, further: &[&str], output: Out
 }
 
 fn addresses(place: Place) -> Result<()> {
-    let guest = start(place, (Ipv4Addr::LOCALHOST, 514).into(), &[])?;
+    let namespace;
+    let guest = match place {
+        Place::Unix => {
+            namespace = Namespace::new()?;
+            namespace.add_tap("tap1")?;
+            on_two_taps(&namespace)?
+        }
+        _ => start(place, (Ipv4Addr::LOCALHOST, 514).into(), &[])?,
+    };
     guest.wait_for("services: public Some(10.0.2.15), private Some(192.168.7.2)\n")
+}
+
+/// The program with a direct stack over each of the namespace's taps.
+fn on_two_taps(namespace: &Namespace) -> Result<Guest> {
+    let run = Run {
+        namespace: Some(namespace),
+        arguments_only: true,
+        build: &["--stack", "outside=direct", "--stack", "inside=direct"],
+        arguments: &[
+            "--public-syslog=10.0.2.2:514",
+            "--public-ipv4=10.0.2.15/24",
+            "--private-ipv4=192.168.7.2/24",
+            "--outside-tap=tap0",
+            "--inside-tap=tap1",
+        ],
+        ..Run::default()
+    };
+    Place::Unix.start(IMAGE, &run)
 }
 
 fn over_udp(place: Place) -> Result<()> {

@@ -6,6 +6,7 @@ extern crate alloc;
 
 use alloc::vec;
 
+use fogbow::time::Duration;
 use fogbow::{StartError, console, print, println, random, time};
 
 fogbow::arguments!();
@@ -26,9 +27,13 @@ const ROUNDS: u32 = 500;
 /// # Errors
 /// When there is no entropy.
 pub async fn start() -> Result<(), StartError> {
-    let Arguments { stream, forget, remember } = Arguments::read()?;
+    let Arguments { stream, forget, remember, clocks } = Arguments::read()?;
     if forget || remember {
         return draw_and_wait(remember).await;
+    }
+    if clocks > 0 {
+        watch_clocks(clocks).await;
+        return Ok(());
     }
     let mut large = vec![0; LARGE];
     let fill = |bytes: &mut [u8]| random::fill(bytes).map_err(|error| StartError::new("random", error));
@@ -69,6 +74,26 @@ async fn draw_and_wait(remember: bool) -> Result<(), StartError> {
     }
     println!("waiting");
     core::future::pending().await
+}
+
+/// Reads the monotonic clock again and again, with a sleep now and then, and prints how often it went back or slept too short; and the wall clock, how far
+/// it came apart from it.
+async fn watch_clocks(readings: u32) {
+    const PAUSE: Duration = Duration::from_micros(300);
+    let (start, wall) = (time::now(), time::wall());
+    let (mut before, mut back, mut short) = (start, 0, 0);
+    for number in 1..=readings {
+        if number.is_multiple_of(10_000) {
+            let asleep = time::now();
+            time::sleep(PAUSE).await;
+            short += u32::from(asleep.elapsed() < PAUSE);
+        }
+        let now = time::now();
+        back += u32::from(now < before);
+        before = now;
+    }
+    let apart = (before - start).as_micros().abs_diff(u128::from((time::wall().as_unix_nanos() - wall.as_unix_nanos()) / 1000));
+    println!("went back {back}\nslept short {short}\npassed {}\napart {apart}", (before - start).as_micros());
 }
 
 /// Nanoseconds that `work` takes, in the quickest round.
