@@ -27,6 +27,15 @@ pub fn discard<B: Block + ?Sized>(device: &B, sector: u64, sectors: u64) -> Resu
     range(device, Operation::Discard, sector, sectors, sectors.saturating_mul(sector_size as u64))
 }
 
+/// Checks a write of zeros and gives its length in bytes.
+///
+/// # Errors
+/// [`BlockError`], when the range leaves the device or the device is read-only.
+pub fn write_zeroes<B: Block + ?Sized>(device: &B, sector: u64, sectors: u64) -> Result<u64, BlockError> {
+    let BlockInfo { sector_size, .. } = device.info();
+    range(device, Operation::Write, sector, sectors, sectors.saturating_mul(sector_size as u64))
+}
+
 fn buffers<B>(device: &B, operation: Operation, sector: u64, lengths: impl Iterator<Item = usize>) -> Result<u64, BlockError>
 where
     B: Block + ?Sized,

@@ -123,7 +123,30 @@ pub trait Block: 'static {
     fn write(&self, sector: u64, data: &[u8]) -> impl Future<Output = Result<(), BlockError>> {
         async move { self.write_vectored(sector, &[data]).await }
     }
+
+    /// Writes zeros to `sectors` sectors from number `sector` on. A device that can do that by itself is not sent any.
+    ///
+    /// # Errors
+    /// As for [`write_vectored`](Self::write_vectored).
+    fn write_zeroes(&self, sector: u64, sectors: u64) -> impl Future<Output = Result<(), BlockError>> {
+        async move {
+            check::write_zeroes(self, sector, sectors)?;
+            let sector_size = self.info().sector_size;
+            let most = (ZEROS / sector_size).max(1) as u64;
+            let zeros = alloc::vec![0; sector_size * sectors.min(most) as usize];
+            let (mut at, end) = (sector, sector + sectors);
+            while at < end {
+                let count = most.min(end - at);
+                self.write(at, &zeros[..sector_size * count as usize]).await?;
+                at += count;
+            }
+            Ok(())
+        }
+    }
 }
+
+/// Bytes that a device is sent at a time when it has to be sent zeros.
+const ZEROS: usize = 64 << 10;
 
 /// A shared device is a device: so that several layers or partitions lie on one.
 impl<B: Block> Block for Rc<B> {
@@ -157,6 +180,10 @@ impl<B: Block> Block for Rc<B> {
 
     fn write(&self, sector: u64, data: &[u8]) -> impl Future<Output = Result<(), BlockError>> {
         (**self).write(sector, data)
+    }
+
+    fn write_zeroes(&self, sector: u64, sectors: u64) -> impl Future<Output = Result<(), BlockError>> {
+        (**self).write_zeroes(sector, sectors)
     }
 }
 

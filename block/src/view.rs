@@ -93,6 +93,11 @@ impl<B: Block> Block for View<B> {
         check::discard(self, sector, sectors)?;
         self.device.discard(self.first + sector, sectors).await
     }
+
+    async fn write_zeroes(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
+        check::write_zeroes(self, sector, sectors)?;
+        self.device.write_zeroes(self.first + sector, sectors).await
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +105,7 @@ mod tests {
     use super::*;
     use crate::{Cause, Ram};
     use alloc::rc::Rc;
+    use alloc::vec;
     use fogbow::simulation::Simulation;
     use proptest::prelude::*;
 
@@ -114,7 +120,25 @@ mod tests {
             let error = view.write(0, &[0; 512]).await.unwrap_err();
             assert_eq!((error.device.as_str(), error.cause), ("part", Cause::ReadOnly));
             assert_eq!(view.discard(0, 1).await.unwrap_err().cause, Cause::ReadOnly);
+            assert_eq!(view.write_zeroes(0, 1).await.unwrap_err().cause, Cause::ReadOnly);
             assert_eq!(view.read(1, &mut [0; 512]).await, Ok(()));
+        });
+    }
+
+    #[test]
+    fn zeros_are_written_to_the_sectors_asked_for_alone() {
+        Simulation::new(1).block_on(async {
+            let disk = Rc::new(Ram::new("disk", 512, 400).unwrap());
+            disk.write(0, &vec![7; 400 * 512]).await.unwrap();
+            let view = View::new(Rc::clone(&disk), "part", 2..398).unwrap();
+            assert_eq!(view.write_zeroes(1, 396).await.unwrap_err().cause, Cause::OutOfRange { sectors: 396 });
+            // More than are sent at a time, and none.
+            view.write_zeroes(1, 300).await.unwrap();
+            view.write_zeroes(350, 0).await.unwrap();
+            let mut all = vec![0; 400 * 512];
+            disk.read(0, &mut all).await.unwrap();
+            let zeroed = |sector: usize| all[sector * 512..][..512].iter().all(|byte| *byte == 0);
+            assert!((0..400).all(|sector| zeroed(sector) == (3..303).contains(&sector)));
         });
     }
 

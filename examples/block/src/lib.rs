@@ -1,4 +1,4 @@
-//! Block: tells a block device's geometry, writes a pattern over all of it, and verifies it. What was on it is lost.
+//! Block: tells a block device's geometry, writes a pattern over all of it and verifies it, or discards or zeroes it. What was on it is lost.
 //!
 //! `cargo xtask run block --target spt --block disk=disk.img --create 64M`, and again with `-- --do=verify`.
 #![no_std]
@@ -60,9 +60,9 @@ pub async fn start(disk: impl Block) -> Result<(), Error> {
         "both" => (true, true),
         "write" => (true, false),
         "verify" => (false, true),
-        "look" => (false, false),
+        "look" | "discard" | "zero" => (false, false),
         other => {
-            let message = alloc::format!("'{other}' is nothing to do: write, verify, both or look");
+            let message = alloc::format!("'{other}' is nothing to do: write, verify, both, discard, zero or look");
             return Err(Error::Argument(StartError::new("--do", message)));
         }
     };
@@ -75,6 +75,11 @@ pub async fn start(disk: impl Block) -> Result<(), Error> {
     };
     let access = if read_only { ", read-only" } else { "" };
     fogbow::println!("{}: {sectors} sectors of {sector_size} bytes{access}; what is flushed survives {survives}", disk.name());
+    match arguments.r#do.as_str() {
+        "discard" => disk.discard(0, sectors).await?,
+        "zero" => disk.write_zeroes(0, sectors).await?,
+        _ => {}
+    }
     if writes {
         let start = time::now();
         write(&disk, pattern).await?;

@@ -112,29 +112,6 @@ impl BlockDevice {
         }
         true
     }
-
-    /// Writes zeros to `sectors` sectors from number `sector` on; devices that can do it need not be sent any.
-    ///
-    /// # Errors
-    /// [`BlockError`], as for a write.
-    pub async fn write_zeroes(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
-        let length = sectors.saturating_mul(self.info.sector_size as u64);
-        check::discard(self, sector, sectors).map_err(|error| BlockError { operation: Operation::Write, ..error })?;
-        let failed = || Cause::Failed.of(self, Operation::Write, sector, length);
-        if let Some(most) = self.limits.zeroed {
-            return if self.clear(Kind::WriteZeroes, most, sector, sectors).await { Ok(()) } else { Err(failed()) };
-        }
-        let (mut at, mut rest) = (self.position(sector), length);
-        while rest > 0 {
-            let request = Request { kind: Kind::Write, sector: at, length: rest.min(self.limits.longest as u64) as usize };
-            if !self.run(request, |data| data.fill(0), |_| ()).await {
-                return Err(failed());
-            }
-            at += request.length as u64 / limits::UNIT;
-            rest -= request.length as u64;
-        }
-        Ok(())
-    }
 }
 
 /// A request that a task waits for. When the task gives it up, the image waits until the device is done with the buffer.
@@ -242,5 +219,23 @@ impl Block for BlockDevice {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn write_zeroes(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
+        let length = check::write_zeroes(self, sector, sectors)?;
+        let failed = || Cause::Failed.of(self, Operation::Write, sector, length);
+        if let Some(most) = self.limits.zeroed {
+            return if self.clear(Kind::WriteZeroes, most, sector, sectors).await { Ok(()) } else { Err(failed()) };
+        }
+        let (mut at, mut rest) = (self.position(sector), length);
+        while rest > 0 {
+            let request = Request { kind: Kind::Write, sector: at, length: rest.min(self.limits.longest as u64) as usize };
+            if !self.run(request, |data| data.fill(0), |_| ()).await {
+                return Err(failed());
+            }
+            at += request.length as u64 / limits::UNIT;
+            rest -= request.length as u64;
+        }
+        Ok(())
     }
 }

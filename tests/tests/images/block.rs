@@ -1,7 +1,7 @@
 //! Block devices: what one target writes is there, on the host and for the others.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -24,7 +24,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     // QEMU says in its own words what is wrong with a file.
     let places: Vec<Place> = places.into_iter().filter(|place| *place != Place::Virtio).collect();
     let mistakes = super::on(&places, "block_missing_and_odd_files_are_refused", odd_files_are_refused);
-    patterns.into_iter().chain(layers).chain(raw).chain(mistakes).collect()
+    let given_back = super::trial("block_discard_and_zeroes_give_the_file_s_blocks_back", Place::Virtio, gives_blocks_back);
+    patterns.into_iter().chain(layers).chain(raw).chain(mistakes).chain([given_back]).collect()
 }
 
 /// Runs `image` on a place with a file as its disk.
@@ -121,6 +122,24 @@ fn works_on_a_raw_device(place: Place) -> Result<()> {
     // What was flushed is in the file below.
     drop(raw);
     check(&run(Place::Unix, "block", disk.path(), &["--do=verify", "--pattern=5"])?, 0, &["verified"])
+}
+
+/// QEMU passes on what the image discards, and makes holes where it writes zeros, as far as the file's own file system can.
+fn gives_blocks_back() -> Result<()> {
+    let disk = disk()?;
+    let blocks = || Ok::<_, anyhow::Error>(disk.as_file().metadata()?.blocks() * 512);
+    for clear in ["discard", "zero"] {
+        check(&run(Place::Virtio, "block", disk.path(), &["--do=write"])?, 0, &[])?;
+        disk.as_file().sync_all()?;
+        let full = blocks()?;
+        ensure!(full >= SECTORS * SECTOR, "{full} bytes hold {SECTORS} sectors");
+        check(&run(Place::Virtio, "block", disk.path(), &[&format!("--do={clear}")])?, 0, &[])?;
+        let left = blocks()?;
+        ensure!(left <= full / 100, "{clear}: {left} of {full} bytes are left");
+        let data = std::fs::read(disk.path())?;
+        ensure!(data.len() as u64 == SECTORS * SECTOR && data.iter().all(|byte| *byte == 0), "{clear} left something else than zeros");
+    }
+    Ok(())
 }
 
 fn odd_files_are_refused(place: Place) -> Result<()> {
