@@ -14,6 +14,7 @@ pub mod monitor;
 pub mod nested;
 pub mod network;
 pub mod relay;
+pub mod steady;
 pub mod trial;
 
 /// Why a test cannot run on this machine; carried through [`anyhow::Error`].
