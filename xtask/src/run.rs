@@ -47,8 +47,10 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
     let plan = Plan::new(&built.resolved, args, ports::is_free)?;
     disks::prepare(&args.block, args.create, progress)?;
     let mut command = match target {
-        Target::Virtio if args.disk => qemu::command(&qemu::Boot::Disk(&build::disk(&built, &plan.arguments, progress)?), args, &plan)?,
-        Target::Virtio => qemu::command(&qemu::Boot::Kernel(&built.path, &line(&plan.arguments)?), args, &plan)?,
+        Target::Virtio if args.disk => {
+            qemu::command(&qemu::Boot::Disk(&build::disk(&built, &plan.arguments, progress)?), args, &plan, progress)?
+        }
+        Target::Virtio => qemu::command(&qemu::Boot::Kernel(&built.path, &line(&plan.arguments)?), args, &plan, progress)?,
         _ => command(&built, tender, &plan, args.gdb)?,
     };
     progress.say("Running", shell_line(&command));

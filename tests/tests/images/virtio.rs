@@ -76,11 +76,20 @@ fn boots_from_a_disk(machine: &str) -> Result<()> {
     Ok(())
 }
 
-/// By libvirt's own schema.
+/// By libvirt's own schema: devices of each kind (kv has a block device and a network), a random device and a console with each.
 fn libvirt_is_valid() -> Result<()> {
-    for (image, arguments) in [("http", &["--ipv4=10.0.0.2/24", "--logs=*:info", "--x='<&>\""][..]), ("hello", &[])] {
+    const ARGUMENTS: &[&str] = &["--ipv4=10.0.0.2/24", "--logs=*:info", "--x='<&>\""];
+    for (image, arguments, parts) in [
+        ("kv", ARGUMENTS, &["<interface ", "<disk "][..]),
+        ("block", &[], &["<disk "]),
+        ("http", ARGUMENTS, &["<interface "]),
+        ("hello", &[], &[]),
+    ] {
         builder::xtask(&[&["build", image, "--target", "virtio", "--"], arguments].concat())?;
         let file = builder::root().join(format!("dist/{image}.virtio.libvirt.xml"));
+        let text = std::fs::read_to_string(&file)?;
+        let missing = parts.iter().chain(&["<rng ", "<serial ", "<console "]).find(|part| !text.contains(**part));
+        ensure!(missing.is_none(), "{image}: no {missing:?} in {text}");
         let validated = Command::new("virt-xml-validate").arg(file).arg("domain").output();
         let validated = validated.map_err(|error| Skip(format!("virt-xml-validate: {error}; install libvirt-clients")))?;
         ensure!(validated.status.success(), "{image}: {}", String::from_utf8_lossy(&validated.stderr));

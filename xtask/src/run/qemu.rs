@@ -1,6 +1,8 @@
 //! QEMU: how an image for the virtio target is run.
 
-use std::io::Write as _;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -9,6 +11,7 @@ use fogbow_tender::manifest::DeviceKind;
 
 use super::plan::{Attachment, Plan};
 use crate::cli::RunArgs;
+use crate::progress::Progress;
 
 /// The program.
 const QEMU: &str = "qemu-system-x86_64";
@@ -29,10 +32,12 @@ pub(super) enum Boot<'a> {
 }
 
 /// The command that boots a machine with devices as planned.
-pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan) -> anyhow::Result<Command> {
+pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan, progress: &Progress) -> anyhow::Result<Command> {
     let mut command = Command::new(QEMU);
     command.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
-    let [accelerator, processor] = if kvm_works() { KVM } else { TCG };
+    let accelerator = Accelerator::choose(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default(), open_kvm, || starts(KVM));
+    progress.say("Using", &accelerator);
+    let [accelerator, processor] = accelerator.options();
     command.args(["-accel", accelerator, "-cpu", processor]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     command.args(["-m", &args.mem.unwrap_or(MEMORY).to_string()]);
@@ -103,16 +108,58 @@ fn image_status(code: i32) -> u8 {
     }
 }
 
-/// Whether the processor runs guests by itself. Where it does not, `/dev/kvm` may be there all the same, made of software that emulates ring 0: QEMU's
-/// own emulation is faster and more complete.
+/// How the machine's processor comes about, and why so.
+#[derive(Debug, PartialEq, Eq)]
+enum Accelerator {
+    Kvm,
+    /// QEMU's emulation, as the processor does not run guests by itself. Where it does not, `/dev/kvm` may be there all the same, made of software that
+    /// emulates ring 0: QEMU's own emulation is faster and more complete.
+    NoVirtualization,
+    /// The same, as `/dev/kvm` cannot be used.
+    NoDevice(String),
+    /// The same, as QEMU sets no machine up by KVM, which may be so where the kernel and QEMU do not fit.
+    NoMachine,
+}
+
+impl Accelerator {
+    /// Chooses by what `/proc/cpuinfo` says, whether `/dev/kvm` opens, and whether QEMU sets a machine up by it. Each is asked only when the one before allows.
+    fn choose(cpuinfo: &str, open: impl FnOnce() -> io::Result<()>, starts: impl FnOnce() -> bool) -> Self {
+        if !has_virtualization(cpuinfo) {
+            return Self::NoVirtualization;
+        }
+        match open() {
+            Err(error) => Self::NoDevice(error.to_string()),
+            Ok(()) if starts() => Self::Kvm,
+            Ok(()) => Self::NoMachine,
+        }
+    }
+
+    fn options(&self) -> [&'static str; 2] {
+        if *self == Self::Kvm { KVM } else { TCG }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kvm => f.write_str("KVM: the processor has VT-x or SVM"),
+            Self::NoVirtualization => f.write_str("emulation, not KVM: the processor has neither VT-x nor SVM, as Linux sees it"),
+            Self::NoDevice(error) => {
+                write!(f, "emulation, not KVM: /dev/kvm: {error} (load kvm_intel or kvm_amd; usermod -aG kvm $USER gives you access)")
+            }
+            Self::NoMachine => f.write_str("emulation, not KVM: QEMU sets no machine up by it; qemu-system-x86_64 -accel kvm says why"),
+        }
+    }
+}
+
+fn open_kvm() -> io::Result<()> {
+    File::options().read(true).write(true).open("/dev/kvm").map(drop)
+}
+
+/// Whether the processor runs guests by itself.
 fn has_virtualization(cpuinfo: &str) -> bool {
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm")
-}
-
-/// Whether QEMU runs machines by KVM here: the processor can, and QEMU sets a machine up, which it may fail to do where the kernel and QEMU do not fit.
-fn kvm_works() -> bool {
-    has_virtualization(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()) && starts(KVM)
 }
 
 /// Whether QEMU sets up a machine; takes less than a tenth of a second.
@@ -165,10 +212,26 @@ mod tests {
     }
 
     #[test]
-    fn kvm_needs_a_processor_that_can() {
-        assert!(has_virtualization("processor\t: 0\nflags\t\t: fpu vmx sse\n"));
-        assert!(has_virtualization("flags\t\t: svm\n"));
-        assert!(!has_virtualization("flags\t\t: fpu vmx_tools\n"));
-        assert!(!has_virtualization(""));
+    fn kvm_is_chosen_where_it_works_and_the_choice_says_why() {
+        const ABLE: [&str; 2] = ["processor\t: 0\nflags\t\t: fpu vmx sse\n", "flags\t\t: svm\n"];
+        let refused = || Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        for cpuinfo in ABLE {
+            let choose = |open: fn() -> io::Result<()>, starts| Accelerator::choose(cpuinfo, open, || starts);
+            assert_eq!(choose(|| Ok(()), true), Accelerator::Kvm);
+            assert_eq!(choose(|| Ok(()), false), Accelerator::NoMachine);
+            assert!(choose(refused, true).to_string().contains("/dev/kvm: permission denied"));
+        }
+        for cpuinfo in ["flags\t\t: fpu vmx_tools\n", ""] {
+            let unasked = || -> io::Result<()> { panic!("asked in vain") };
+            assert_eq!(Accelerator::choose(cpuinfo, unasked, || panic!("asked in vain")), Accelerator::NoVirtualization);
+        }
+        for (accelerator, options, text) in [
+            (Accelerator::Kvm, KVM, "KVM: "),
+            (Accelerator::NoVirtualization, TCG, "emulation, not KVM: the processor"),
+            (Accelerator::NoMachine, TCG, "emulation, not KVM: QEMU"),
+            (Accelerator::NoDevice("x".into()), TCG, "emulation, not KVM: /dev/kvm: x"),
+        ] {
+            assert!(accelerator.options() == options && accelerator.to_string().starts_with(text), "{accelerator}");
+        }
     }
 }
