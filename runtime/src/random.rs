@@ -19,7 +19,7 @@ use core::cell::RefCell;
 use core::convert::Infallible;
 use core::fmt;
 
-#[cfg(not(feature = "insecure-prng"))]
+#[cfg(any(test, not(feature = "insecure-prng")))]
 use rand_core::TryCryptoRng;
 use rand_core::TryRng;
 use zeroize::Zeroizing;
@@ -29,15 +29,15 @@ use crate::entropy::{Moments, Occasion, START_BYTES, Source};
 use crate::platform::{EntropyError, Platform};
 use crate::time::{self, Duration, Instant};
 
+// The tests here are Fortuna's, whatever the features.
 #[cfg(any(test, not(feature = "insecure-prng")))]
-#[cfg_attr(feature = "insecure-prng", allow(dead_code, reason = "tested in its own right, whatever the image draws from"))]
 mod fortuna;
-#[cfg(not(feature = "insecure-prng"))]
+#[cfg(any(test, not(feature = "insecure-prng")))]
 use fortuna::Fortuna as Engine;
 
 #[cfg(feature = "insecure-prng")]
 mod insecure;
-#[cfg(feature = "insecure-prng")]
+#[cfg(all(feature = "insecure-prng", not(test)))]
 use insecure::Insecure as Engine;
 
 #[cfg(getrandom_backend = "custom")]
@@ -128,7 +128,7 @@ impl TryRng for Random {
     }
 }
 
-#[cfg(not(feature = "insecure-prng"))]
+#[cfg(any(test, not(feature = "insecure-prng")))]
 impl TryCryptoRng for Random {}
 
 /// What makes random bytes from entropy.
@@ -246,7 +246,7 @@ impl Seed {
 
     /// Whether one full-strength source has given enough; without cryptographic strength anything will do.
     fn is_enough(&self) -> bool {
-        if cfg!(feature = "insecure-prng") {
+        if cfg!(all(feature = "insecure-prng", not(test))) {
             return true;
         }
         let full = [Source::Rdseed, Source::Rdrand, Source::Host, Source::Device];

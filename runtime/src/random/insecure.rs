@@ -9,6 +9,7 @@ use super::{Generate, Seed};
 use crate::entropy::Source;
 use crate::time::Instant;
 
+#[cfg_attr(test, allow(dead_code, reason = "the tests' images draw from Fortuna"))]
 pub(super) struct Insecure(Xoshiro256PlusPlus);
 
 impl Generate for Insecure {
@@ -24,5 +25,28 @@ impl Generate for Insecure {
 
     fn fill(&mut self, _: Instant, into: &mut [u8]) {
         self.0.fill_bytes(into);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_the_seed_counts() {
+        let first = |seed: &[u8]| {
+            let mut gathered = Seed::new(Instant::default(), 0);
+            gathered.add(Source::Jitter, seed);
+            let mut bytes = [0; 64];
+            Insecure::new(&gathered).fill(Instant::default(), &mut bytes);
+            bytes
+        };
+        let seed = [7; 100];
+        assert_eq!(first(&seed), first(&seed));
+        for at in 0..seed.len() {
+            let mut other = seed;
+            other[at] ^= 1;
+            assert_ne!(first(&other), first(&seed), "byte {at}");
+        }
     }
 }

@@ -31,7 +31,6 @@ fn draws_differ_and_fill_all_they_were_given() {
     assert_eq!(words.into_iter().collect::<BTreeSet<_>>().len(), length);
 }
 
-#[cfg(not(feature = "insecure-prng"))]
 #[test]
 fn nothing_is_drawn_before_a_full_strength_source_has_given_a_seed() {
     let simulation = Simulation::new(1);
@@ -53,5 +52,23 @@ fn nothing_is_drawn_before_a_full_strength_source_has_given_a_seed() {
         time::sleep(Duration::from_secs(1)).await;
         assert_eq!(fill(&mut bytes), Ok(()));
         assert_ne!(bytes, [7; 32]);
+    });
+}
+
+#[test]
+fn some_draws_share_a_reading_of_the_clock_until_the_image_waits() {
+    let simulation = Simulation::new(1);
+    // Each reading moves the clock by as much, so that time counts them.
+    simulation.set_cost_of_reading(Duration::from_nanos(1));
+    simulation.block_on(async {
+        let readings = |draws: u32| {
+            let start = time::now();
+            (0..draws).for_each(|_| drop(next_u64().unwrap()));
+            (time::now() - start).as_nanos() as u32 - 1
+        };
+        readings(1);
+        assert_eq!(readings(10 * DRAWS_PER_READING), 10);
+        time::sleep(REFRESH_INTERVAL).await;
+        assert_eq!([readings(1), readings(1)], [1, 0]);
     });
 }
