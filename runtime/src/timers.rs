@@ -200,4 +200,33 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_stale_name_leaves_the_timer_alone_that_has_its_place_now() {
+        let mut queue = TimerQueue::new();
+        let insert = |queue: &mut TimerQueue, deadline| queue.insert(Instant::from_nanos(deadline), Waker::noop().clone());
+        let stale = insert(&mut queue, 1);
+        assert!(queue.pop_due(Instant::from_nanos(1)).is_some());
+        let later = insert(&mut queue, 2);
+        assert_eq!(later.slot, stale.slot);
+        assert!(queue.refresh(stale, Waker::noop()).is_none() && queue.cancel(stale).is_none());
+        assert_eq!(queue.next_deadline(), Some(Instant::from_nanos(2)));
+        assert!(queue.cancel(later).is_some());
+    }
+
+    /// The last timer, which takes the place of one that is cancelled, may be due before its new parent: it is from another branch.
+    #[test]
+    fn timers_fire_in_order_after_one_of_another_branch_was_cancelled() {
+        let mut queue = TimerQueue::new();
+        // As they lie in the heap: the second timer's children are 101 to 104, the third's is 2.
+        let deadlines = [0, 100, 1, 200, 300, 101, 102, 103, 104, 2];
+        let ids = deadlines.map(|deadline| queue.insert(Instant::from_nanos(deadline), Waker::noop().clone()));
+        assert!(queue.cancel(ids[5]).is_some());
+        let mut fired = Vec::new();
+        while let Some(deadline) = queue.next_deadline() {
+            fired.push(deadline.as_nanos());
+            assert!(queue.pop_due(deadline).is_some());
+        }
+        assert_eq!(fired, [0, 1, 2, 100, 102, 103, 104, 200, 300]);
+    }
 }
