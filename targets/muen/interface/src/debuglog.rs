@@ -77,6 +77,25 @@ mod tests {
         messages.iter().map(|message| message.text().to_vec()).collect()
     }
 
+    /// `struct log_msg`: the time stamp, then the characters.
+    #[test]
+    fn a_message_is_laid_out_as_the_log_has_it() {
+        use crate::channel::tests::Fake;
+        use crate::channel::{HEADER_SIZE, Reader, Received, Writer};
+
+        let shared = Fake::new(HEADER_SIZE + ELEMENT_SIZE);
+        let mut writer = Writer::new(&shared, PROTOCOL, ELEMENT_SIZE, 1).unwrap();
+        let mut message = Message::EMPTY;
+        b"text".iter().for_each(|&byte| assert_eq!(message.push(byte), None));
+        writer.write(&shared, |element| message.emit(0x0807_0605_0403_0201, element));
+        let (mut bytes, mut reader) = ([0xff; ELEMENT_SIZE], Reader::new(PROTOCOL, ELEMENT_SIZE));
+        let read = reader.read(&shared, |element| {
+            element.get(0, &mut bytes);
+            Message::read(element)
+        });
+        assert_eq!((&bytes[..16], read), (&b"\x01\x02\x03\x04\x05\x06\x07\x08text\0\0\0\0"[..], Received::Element(message)));
+    }
+
     #[test]
     fn a_message_ends_with_its_line_or_when_it_is_full() {
         assert_eq!(messages(b"one\r\n\ntwo\0!"), [&b"one\n"[..], b"\n", b"two!"]);

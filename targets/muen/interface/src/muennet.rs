@@ -143,6 +143,9 @@ impl FrameWriter {
 
 #[cfg(test)]
 mod tests {
+    use core::cell::Cell;
+    use core::sync::atomic::Ordering;
+
     use super::*;
     use crate::channel::tests::Fake;
 
@@ -159,6 +162,73 @@ mod tests {
         }
         writer.send(&shared, &[1; FRAME_SIZE + 5]);
         assert_eq!(reader.receive(&shared, &mut frame).unwrap().len(), FRAME_SIZE);
+    }
+
+    /// A writer that has another element ready at each look at its counter, with one length at the first look at it and another from then on.
+    struct Flickering {
+        fake: Fake,
+        lengths: Cell<[u16; 2]>,
+        written: Cell<u64>,
+    }
+
+    impl Flickering {
+        fn new(lengths: [u16; 2]) -> Self {
+            let fake = Fake::new(64 + ELEMENT_SIZE);
+            FrameWriter::new(&fake, 7).unwrap();
+            Self { fake, lengths: Cell::new(lengths), written: Cell::new(0) }
+        }
+    }
+
+    impl Shared for Flickering {
+        fn header(&self, word: usize) -> u64 {
+            match word {
+                6 => self.written.get(),
+                7 => {
+                    self.written.set(self.written.get() + 1);
+                    self.written.get()
+                }
+                _ => self.fake.header(word),
+            }
+        }
+
+        fn set_header(&self, _: usize, _: u64) {
+            panic!("a reader writes nothing");
+        }
+
+        fn data_words(&self) -> usize {
+            self.fake.data_words()
+        }
+
+        fn data(&self, word: usize) -> u32 {
+            if word != (FRAME_SIZE - 2) / 4 {
+                return 0;
+            }
+            let [now, later] = self.lengths.get();
+            self.lengths.set([later, later]);
+            u32::from(now) << 16
+        }
+
+        fn set_data(&self, _: usize, _: u32) {
+            panic!("a reader writes nothing");
+        }
+
+        fn fence(&self, _: Ordering) {}
+    }
+
+    #[test]
+    fn a_length_is_looked_at_once() {
+        let (mut reader, mut frame) = (FrameReader::new(), Frame::new());
+        let length = reader.receive(&Flickering::new([60, u16::MAX]), &mut frame).map(|frame| frame.len());
+        assert_eq!(length, Some(60));
+    }
+
+    #[test]
+    fn no_writer_holds_a_reader_up() {
+        let shared = Flickering::new([u16::MAX; 2]);
+        let (mut reader, mut frame) = (FrameReader::new(), Frame::new());
+        assert!(reader.receive(&shared, &mut frame).is_none());
+        assert_eq!(shared.written.get(), PASSED_OVER as u64);
+        assert!(reader.is_pending(&shared), "what waits is looked at again");
     }
 
     #[test]

@@ -222,7 +222,7 @@ proptest! {
 /// Memory that gives anything at any time: what was written, or what the other side would like to be there.
 struct Hostile {
     fake: Fake,
-    /// Words of the header and what they become, one change at each access.
+    /// Words of the header, and beyond it of the elements, and what they become, one change at each access.
     changes: RefCell<vec::IntoIter<(usize, u64)>>,
     accesses: Cell<usize>,
 }
@@ -230,8 +230,10 @@ struct Hostile {
 impl Hostile {
     fn change(&self) {
         self.accesses.set(self.accesses.get() + 1);
-        if let Some((word, value)) = self.changes.borrow_mut().next() {
-            self.fake.set_header(word, value);
+        match self.changes.borrow_mut().next() {
+            Some((word @ ..8, value)) => self.fake.set_header(word, value),
+            Some((word, value)) => self.fake.set_data(word % self.fake.data_words(), value as u32),
+            None => {}
         }
     }
 }
@@ -262,11 +264,11 @@ impl Shared for Hostile {
     fn fence(&self, _: Ordering) {}
 }
 
-/// A word of the header, and a value that is plausible, at an edge, or any.
+/// A word, and a value that is plausible, at an edge, or any.
 fn change() -> impl Strategy<Value = (usize, u64)> {
     let value = prop_oneof![0_u64..20, Just(TRANSPORT), Just(PROTOCOL_NUMBER), Just(u64::MAX), Just(1 << 63), any::<u64>()];
     let right = prop_oneof![Just((0, TRANSPORT)), Just((2, PROTOCOL_NUMBER)), Just((3, 8)), Just((4, 4)), Just((4, 5)), Just((1, 9))];
-    prop_oneof![(0_usize..8, value), right]
+    prop_oneof![2 => (0_usize..8, value), 1 => right, 1 => (8_usize..2000, any::<u64>())]
 }
 
 proptest! {
