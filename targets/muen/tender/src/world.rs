@@ -33,8 +33,8 @@ const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 const RESTLESS: Duration = Duration::from_micros(50);
 /// Frames and messages that are moved in one go before the rest gets a look.
 const BATCH: usize = 64;
-/// Naps between two looks at whether QEMU still runs: a tenth of a second or more.
-const NAPS: u32 = 500;
+/// How long between two looks at whether QEMU still runs.
+const MACHINE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the event at the end may take after the last words, and how often it is looked for.
 const EVENT_PATIENCE: Duration = Duration::from_secs(5);
 const EVENT_INTERVAL: Duration = Duration::from_millis(1);
@@ -194,7 +194,7 @@ impl World {
 
     /// Plays until the subject has ended, and gives its status.
     pub(crate) fn run(mut self, mut machine: Machine, has_event: bool) -> u8 {
-        let (mut busy, mut naps) = (Instant::now(), 0);
+        let (mut busy, mut looked) = (Instant::now(), Instant::now());
         loop {
             self.schedule.turn();
             let mut has_moved = self.log.drain();
@@ -210,11 +210,16 @@ impl World {
                 std::thread::yield_now();
             } else {
                 self.nap();
-                naps += 1;
-                if naps % NAPS == 0
-                    && let Some(status) = machine.ended()
-                {
+            }
+            // However busy the networks are.
+            if looked.elapsed() >= MACHINE_INTERVAL {
+                looked = Instant::now();
+                if let Some(status) = machine.ended() {
                     while self.log.drain() {}
+                    // Its last words may have come since the log was looked at.
+                    if self.log.has_halted {
+                        continue;
+                    }
                     eprintln!(
                         "{}: the machine ended before the image did ({status}): its processor shut down, by three faults at once",
                         PROGRAM.name
