@@ -6,11 +6,8 @@
 
 use core::ffi::{CStr, c_char, c_int};
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
-use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,8 +28,6 @@ const UNSPECIFIED: c_int = 3;
 
 /// A wait as short as this is none: the host's timers are coarser (Linux: 50 µs of slack).
 const SHORTEST_WAIT: Duration = Duration::from_micros(20);
-/// Bytes that a command line may have, its terminator included: `Platform::Cmdline` of `bindings/genode`. A longer one is cut there, and here too.
-const COMMAND_LINE_SIZE: usize = 1024;
 
 /// `struct solo5_start_info`.
 #[derive(Debug)]
@@ -47,12 +42,9 @@ pub(crate) struct StartInfo {
 unsafe impl Send for StartInfo {}
 
 impl StartInfo {
-    pub(crate) fn new(arguments: &[OsString], heap: Range<usize>) -> Self {
-        let mut line = arguments.iter().map(|argument| argument.as_bytes()).collect::<Vec<_>>().join(&b' ');
-        line.truncate(COMMAND_LINE_SIZE - 1);
-        // An argument of a process has no zero byte.
-        let line = CString::new(line).unwrap_or_default();
-        Self { command_line: line.into_raw(), heap_start: heap.start, heap_size: heap.len() }
+    /// `command_line` ends with a zero.
+    pub(crate) fn new(command_line: Vec<u8>, heap: Range<usize>) -> Self {
+        Self { command_line: command_line.leak().as_ptr().cast(), heap_start: heap.start, heap_size: heap.len() }
     }
 }
 
@@ -63,8 +55,6 @@ pub(crate) struct Library {
     devices: Vec<Attached>,
     events: OwnedFd,
     start: Instant,
-    /// Network devices that have got a frame since the last wait, a bit each.
-    ready: AtomicU64,
 }
 
 static LIBRARY: OnceLock<Library> = OnceLock::new();
@@ -111,7 +101,7 @@ impl Library {
                 epoll::add(&events, &device.descriptor, EventData::new_u64(handle), EventFlags::IN | EventFlags::ET)?;
             }
         }
-        Ok(Self { manifest, devices, events, start: Instant::now(), ready: AtomicU64::new(0) })
+        Ok(Self { manifest, devices, events, start: Instant::now() })
     }
 
     /// Microseconds of the Timer session.
@@ -120,10 +110,6 @@ impl Library {
     }
 
     fn wait(&self, deadline: u64) -> u64 {
-        let ready = self.ready.swap(0, Ordering::Relaxed);
-        if ready != 0 {
-            return ready;
-        }
         let mut events: Vec<Event> = Vec::with_capacity(16);
         loop {
             let rest = Duration::from_micros((deadline / 1000).saturating_sub(self.microseconds()));
@@ -203,8 +189,8 @@ unsafe extern "C" fn solo5_yield(deadline: u64, ready_set: *mut u64) {
 }
 
 unsafe extern "C" fn solo5_console_write(text: *const u8, size: usize) {
-    // SAFETY: the image passes its text.
-    let text = unsafe { core::slice::from_raw_parts(text, size) };
+    // SAFETY: the image passes its text, which of an empty one need not be an address.
+    let text = if size == 0 { &[] } else { unsafe { core::slice::from_raw_parts(text, size) } };
     let Some(end) = text.iter().rposition(|byte| !matches!(byte, 0 | b'\n')) else { undefined("an empty line is written to the console") };
     let line = [&text[..=end], b"\n"].concat();
     let mut rest = &line[..];

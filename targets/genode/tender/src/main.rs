@@ -15,8 +15,9 @@ use std::process::ExitCode;
 
 use fogbow_genode_tender::{Image, ImageError};
 use fogbow_tender::attach::{self, AttachError};
+use fogbow_tender::boot::{self, BootError};
 use fogbow_tender::fault;
-use fogbow_tender::options::{ABORT_STATUS, CommandLine, Program};
+use fogbow_tender::options::{ABORT_STATUS, CommandLine, OptionsError, Program};
 
 mod library;
 mod memory;
@@ -31,6 +32,9 @@ const STACK: usize = 512 * 1024;
 /// Bytes of the image's memory that are not its heap: `Component::construct` of `bindings/genode`.
 const RESERVED: u64 = 512 * 1024;
 
+/// Bytes that a command line may have, its terminator included: `Platform::Cmdline` of `bindings/genode`, which cuts a longer one.
+const COMMAND_LINE_SIZE: usize = 1024;
+
 /// Why an image cannot be started.
 #[derive(Debug, thiserror::Error)]
 enum TenderError {
@@ -40,6 +44,10 @@ enum TenderError {
     Image { image: PathBuf, source: ImageError },
     #[error(transparent)]
     Attach(#[from] AttachError),
+    #[error(transparent)]
+    CommandLine(#[from] BootError),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error("cannot wait for the image's network devices: {0}")]
@@ -62,6 +70,8 @@ fn main() -> ExitCode {
 
 /// Runs the image and gives its exit value, as a status.
 fn run(command_line: &CommandLine) -> Result<u8, TenderError> {
+    command_line.require_no_debugger()?;
+    let line = boot::command_line(&command_line.arguments, COMMAND_LINE_SIZE)?;
     let path = &command_line.image;
     let image_error = |source| TenderError::Image { image: path.clone(), source };
     let file = std::fs::read(path).map_err(|source| TenderError::Open { image: path.clone(), source })?;
@@ -80,7 +90,7 @@ fn run(command_line: &CommandLine) -> Result<u8, TenderError> {
         memory::protect(segment)?;
     }
     let heap_size = command_line.memory_size.saturating_sub(addresses.end - addresses.start).saturating_sub(RESERVED);
-    let start = StartInfo::new(&command_line.arguments, memory::heap(heap_size)?);
+    let start = StartInfo::new(line, memory::heap(heap_size)?);
     let guest = std::thread::Builder::new().name("image".to_owned()).stack_size(STACK);
     let guest = guest.spawn(move || {
         if let Err(error) = fault::install(PROGRAM.name, memory::stack_guard()) {

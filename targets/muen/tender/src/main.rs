@@ -30,10 +30,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use fogbow_muen_interface::boot::COMMAND_LINE_SIZE;
 use fogbow_muen_interface::sinfo::Version;
 use fogbow_tender::attach::{self, AttachError};
+use fogbow_tender::boot::{self, BootError};
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
-use fogbow_tender::options::{CommandLine, Program};
+use fogbow_tender::options::{CommandLine, OptionsError, Program};
 
 mod event;
 mod machine;
@@ -65,6 +67,10 @@ enum TenderError {
     Image { image: PathBuf, source: ImageError },
     #[error(transparent)]
     Attach(#[from] AttachError),
+    #[error(transparent)]
+    CommandLine(#[from] BootError),
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
@@ -104,6 +110,8 @@ fn take_version(arguments: &mut Vec<OsString>) -> Version {
 
 /// Runs the image and gives its status.
 fn run(command_line: &CommandLine, version: Version) -> Result<u8, TenderError> {
+    command_line.require_no_debugger()?;
+    let line = boot::command_line(&command_line.arguments, COMMAND_LINE_SIZE)?;
     let path = &command_line.image;
     let image_error = |source| TenderError::Image { image: path.clone(), source };
     let file = File::open(path).map_err(|source| TenderError::Open { image: path.clone(), source })?;
@@ -116,7 +124,7 @@ fn run(command_line: &CommandLine, version: Version) -> Result<u8, TenderError> 
     let layout = image.layout(i64::MAX.cast_unsigned()).map_err(image_error)?;
     let plan = subject::Plan::new(&layout, &manifest, command_line.memory_size)?;
     let mut memory = memory::Memory::new(&plan.regions)?;
-    let has_event = plan.fill(&mut memory, &image, &layout, &command_line.arguments, version).map_err(image_error)?;
+    let has_event = plan.fill(&mut memory, &image, &layout, &line, version).map_err(image_error)?;
     let world = world::World::new(&plan, &memory, devices).map_err(TenderError::World)?;
     let machine = machine::Machine::start(&memory, &plan.start).map_err(TenderError::Machine)?;
     Ok(world.run(machine, has_event))

@@ -1,10 +1,8 @@
 //! What a subject finds when it starts: its image, and what Muen's tools and kernel would put into its memory.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt as _;
 
-use fogbow_muen_interface::boot::{self, BootInfo, COMMAND_LINE_SIZE, EXIT_EVENT, INFO, INFO_SIZE, SCHEDULING_INFO, SINFO};
+use fogbow_muen_interface::boot::{self, BootInfo, EXIT_EVENT, IMAGE, INFO, INFO_SIZE, SCHEDULING_INFO, SINFO};
 use fogbow_muen_interface::muennet::{CHANNEL_SIZE, IN, OUT};
 use fogbow_muen_interface::sinfo::{self, MemoryRegion, Resource, Version, kind};
 use fogbow_muen_interface::time::{SCHEDULING_INFO_SIZE, TIME_INFO_SIZE};
@@ -33,6 +31,8 @@ pub(crate) enum SubjectError {
     TooLittleMemory(u64, u64),
     #[error("block device '{0}': Muen has no block devices")]
     Block(String),
+    #[error("the image begins at {0:#x}, and one for Muen at {IMAGE:#x}: build it with --target muen")]
+    Place(u64),
 }
 
 /// What the subject has, and how it starts.
@@ -58,7 +58,11 @@ impl Plan {
             let name = if index == 0 { "text".to_owned() } else { format!("segment{index}") };
             add(&name, segment.pages.start, segment.pages.end - segment.pages.start, rights, kind::BINARY);
         }
-        let image_size = layout.end - layout.segments.first().map_or(0, |segment| segment.pages.start);
+        let start = layout.segments.first().map_or(0, |segment| segment.pages.start);
+        if start != IMAGE {
+            return Err(SubjectError::Place(start));
+        }
+        let image_size = layout.end - start;
         let too_little = SubjectError::TooLittleMemory(memory_size, image_size);
         let ram_size = memory_size.checked_sub(image_size).map(|size| size / PAGE_SIZE * PAGE_SIZE).filter(|size| *size > 0);
         let ram_size = ram_size.ok_or(too_little)?;
@@ -94,7 +98,7 @@ impl Plan {
         memory: &mut Memory,
         image: &Image<'_, File>,
         layout: &Layout,
-        arguments: &[OsString],
+        command_line: &[u8],
         version: Version,
     ) -> Result<bool, ImageError> {
         for segment in &layout.segments {
@@ -103,18 +107,8 @@ impl Plan {
             }
         }
         let has_event = event::prepare(memory, layout);
-        let mut line = arguments.iter().map(|argument| argument.as_bytes()).collect::<Vec<_>>().join(&b' ');
-        if line.len() >= COMMAND_LINE_SIZE {
-            eprintln!(
-                "{}: the image's arguments are cut: {} bytes, and there is room for {}",
-                crate::PROGRAM.name,
-                line.len(),
-                COMMAND_LINE_SIZE - 1
-            );
-            line.truncate(COMMAND_LINE_SIZE - 1);
-        }
         if let Some(bytes) = memory.bytes(INFO, INFO_SIZE as u64) {
-            bytes.copy_from_slice(&self.info.emit(&line));
+            bytes.copy_from_slice(&self.info.emit(command_line));
         }
         let regions = self.regions.iter().map(|region| {
             let Region { kind, is_writable, is_executable, address, size, .. } = *region;
@@ -161,5 +155,11 @@ mod tests {
     fn what_cannot_be_is_refused() {
         assert!(matches!(Plan::new(&layout(), &manifest(DeviceKind::Net), 0x1fff), Err(SubjectError::TooLittleMemory(..))));
         assert!(matches!(Plan::new(&layout(), &manifest(DeviceKind::Block), 1 << 20), Err(SubjectError::Block(_))));
+        // Where the boot information is, and where the subject information is.
+        for place in [INFO, SINFO] {
+            let mut layout = layout();
+            layout.segments[0].pages = place..place + PAGE_SIZE;
+            assert!(matches!(Plan::new(&layout, &manifest(DeviceKind::Net), 1 << 20), Err(SubjectError::Place(found)) if found == place));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What a guest finds in low memory when it starts: after its target's boot information, the manifest and the command line.
+//! What a guest finds in low memory when it starts: after its target's boot information, the manifest and the command line. How a command line is made of
+//! arguments is the same on every target.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -22,8 +23,13 @@ pub struct Placed {
 #[non_exhaustive]
 pub enum BootError {
     /// The guest's arguments are too long.
-    #[error("Guest command line too long: {0} characters, at most {max}; give the guest fewer or shorter arguments", max = COMMAND_LINE_SIZE - 1)]
-    CommandLineTooLong(usize),
+    #[error("Guest command line too long: {length} characters, at most {limit}; give the guest fewer or shorter arguments")]
+    CommandLineTooLong {
+        /// Bytes that it has.
+        length: usize,
+        /// Bytes that it may have.
+        limit: usize,
+    },
     /// Guest memory ends before.
     #[error("guest memory ends at {0:#x}, before its boot information: give it more with --mem")]
     NoRoom(u64),
@@ -32,10 +38,10 @@ pub enum BootError {
 /// Writes the manifest and, after it, the guest's arguments joined by single spaces, from `address` up.
 ///
 /// # Errors
-/// [`BootError::CommandLineTooLong`], [`BootError::NoRoom`].
+/// [`BootError`].
 pub fn place(memory: &mut GuestMemory<'_>, address: u64, manifest: &[u8], arguments: &[OsString]) -> Result<Placed, BootError> {
     let no_room = BootError::NoRoom(memory.end());
-    let command_line = command_line(arguments)?;
+    let command_line = command_line(arguments, COMMAND_LINE_SIZE)?;
     let manifest_address = address.checked_next_multiple_of(8).ok_or(no_room.clone())?;
     let command_line_address = manifest_address.checked_add(manifest.len() as u64).ok_or(no_room.clone())?;
     let end = command_line_address.checked_add(command_line.len() as u64).ok_or(no_room.clone())?;
@@ -44,12 +50,15 @@ pub fn place(memory: &mut GuestMemory<'_>, address: u64, manifest: &[u8], argume
     Ok(Placed { manifest: manifest_address, command_line: command_line_address })
 }
 
-/// The arguments as the guest reads them: joined by single spaces, not quoted, with a terminator.
-fn command_line(arguments: &[OsString]) -> Result<Vec<u8>, BootError> {
+/// The arguments as a guest reads them: joined by single spaces, not quoted, with a terminator; `size` bytes at most.
+///
+/// # Errors
+/// [`BootError::CommandLineTooLong`].
+pub fn command_line(arguments: &[OsString], size: usize) -> Result<Vec<u8>, BootError> {
     let parts: Vec<&[u8]> = arguments.iter().map(|argument| argument.as_bytes()).collect();
     let mut line = parts.join(&b' ');
-    if line.len() >= COMMAND_LINE_SIZE {
-        return Err(BootError::CommandLineTooLong(line.len()));
+    if line.len() >= size {
+        return Err(BootError::CommandLineTooLong { length: line.len(), limit: size.saturating_sub(1) });
     }
     line.push(0);
     Ok(line)
@@ -75,11 +84,12 @@ mod tests {
     #[test]
     fn the_longest_command_line_fits_and_one_more_does_not() {
         let longest = "x".repeat(COMMAND_LINE_SIZE - 1);
-        assert_eq!(command_line(&arguments(&[&longest])).map(|line| line.len()), Ok(COMMAND_LINE_SIZE));
+        assert_eq!(command_line(&arguments(&[&longest]), COMMAND_LINE_SIZE).map(|line| line.len()), Ok(COMMAND_LINE_SIZE));
         let longer = arguments(&[&longest[1..], ""]);
-        assert!(command_line(&longer).is_ok());
+        assert!(command_line(&longer, COMMAND_LINE_SIZE).is_ok());
         let longer = arguments(&[&longest, ""]);
-        assert_eq!(command_line(&longer), Err(BootError::CommandLineTooLong(COMMAND_LINE_SIZE)));
+        let too_long = BootError::CommandLineTooLong { length: COMMAND_LINE_SIZE, limit: COMMAND_LINE_SIZE - 1 };
+        assert_eq!(command_line(&longer, COMMAND_LINE_SIZE), Err(too_long));
     }
 
     #[test]

@@ -129,6 +129,9 @@ pub enum OptionsError {
     /// `--gdb` is not a port.
     #[error("Malformed argument to --gdb: `{0}' is not a port; write for example --gdb=1234")]
     Port(String),
+    /// `--gdb` for a tender that does not know debuggers.
+    #[error("--gdb={0}: this tender waits for no debugger: build the image for hvt, whose tender does, or leave the option out")]
+    NoDebugger(u16),
     /// Not `NAME=VALUE`.
     #[error("{option} wants NAME=VALUE, with a name of letters and digits, and got `{found}': write for example {example}")]
     Malformed {
@@ -303,6 +306,14 @@ fn help(program: &str) -> String {
 }
 
 impl CommandLine {
+    /// For a tender that does not know debuggers.
+    ///
+    /// # Errors
+    /// [`OptionsError::NoDebugger`] where one is asked for.
+    pub fn require_no_debugger(&self) -> Result<(), OptionsError> {
+        self.gdb.map_or(Ok(()), |port| Err(OptionsError::NoDebugger(port)))
+    }
+
     /// The setting of each device that the manifest declares, in the manifest's order.
     ///
     /// # Errors
