@@ -53,9 +53,6 @@ pub(crate) fn verify(linked: &[u8], delivered: &[u8], resolved: &Resolved) -> an
     let verified = check_as_tender(linked, resolved)?;
     let stripped = check_as_tender(delivered, resolved).context("after stripping")?;
     ensure!(verified.layout.end == stripped.layout.end, "stripping changed the image's layout");
-    if resolved.target == Target::Muen {
-        muen::check(&stripped.layout, delivered.len() as u64)?;
-    }
     Ok(stripped)
 }
 
@@ -97,6 +94,9 @@ fn check_as_tender(file: &[u8], resolved: &Resolved) -> anyhow::Result<Verified>
     let mut loaded = image.program_headers().iter().filter(|header| header.segment_type == SegmentType::LOAD);
     if let Some(header) = loaded.find(|header| header.address % PAGE_SIZE != header.file_offset % PAGE_SIZE) {
         bail!("the segment at {:#x} is at {:#x} in the file, another place in its page", header.address, header.file_offset);
+    }
+    if resolved.target == Target::Muen {
+        muen::check(&layout, file.len() as u64)?;
     }
     let expected = expected_manifest(resolved)?;
     // Only a tender asks an image for its devices.

@@ -7,6 +7,8 @@
 
 mod error;
 pub mod image;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use error::ImageError;
 pub use image::Image;

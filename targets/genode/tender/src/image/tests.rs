@@ -1,88 +1,11 @@
 use super::*;
+use crate::testing::{CODE, DYNAMIC, ImageWriter, NOTE_AT, POINTERS, RELOCATIONS, address, header, put, put_words, string, symbol};
 use fogbow_tender::manifest::{Device, Name};
 use proptest::prelude::*;
 
-// Where the parts of the small image are, in its first page and, from DYNAMIC on, in its second.
-const NOTE_AT: usize = 0x200;
-const HASH: usize = 0x8000;
-const SYMBOLS: usize = 0x8100;
-const STRINGS: usize = 0x8200;
-const RELOCATIONS: usize = 0x8300;
-const CODE: usize = 0x8f00;
-const DYNAMIC: usize = 0x9000;
-const POINTERS: usize = 0x9100;
-const STRING_TABLE: &[u8] = b"\0solo5_exit\0solo5_app_main\0__solo5_mft1_note\0solo5.lib.so\0strlen\0";
-
-/// An image of two segments that imports one function; its code calls nothing.
 fn image(devices: &[(&str, DeviceKind)]) -> Vec<u8> {
-    let mut file = vec![0; 0xa000];
-    put(&mut file, 0, b"\x7fELF\x02\x01\x01");
-    put(&mut file, 16, &[3, 0, 62, 0, 1, 0, 0, 0]);
-    put_words(&mut file, 32, &[64]);
-    put(&mut file, 54, &[56, 0, 4, 0]);
-    let manifest = manifest(devices).emit();
-    let size = 24 + manifest.len() as u64;
-    header(&mut file, 0, 1, 5, 0, 0x9000, 0x9000);
-    header(&mut file, 1, 1, 6, DYNAMIC, 0x1000, 0x2000);
-    header(&mut file, 2, 2, 6, DYNAMIC, 0x100, 0x100);
-    header(&mut file, 3, 4, 4, NOTE_AT, size, size);
-    put(&mut file, NOTE_AT, &[6, (size - 20) as u32, 0x3154_464d].map(u32::to_le_bytes).concat());
-    put(&mut file, NOTE_AT + 12, b"Solo5");
-    put(&mut file, NOTE_AT + 24, &manifest);
-    put(&mut file, HASH, &[1, 4, 1].map(u32::to_le_bytes).concat());
-    put(&mut file, STRINGS, STRING_TABLE);
-    symbol(&mut file, 1, "solo5_exit", 0, None, 0);
-    symbol(&mut file, 2, "solo5_app_main", 2, Some(CODE), 16);
-    symbol(&mut file, 3, "__solo5_mft1_note", 1, Some(NOTE_AT), size);
-    put_words(&mut file, RELOCATIONS, &[address(POINTERS), 1 << 32 | 6, 0]);
-    put_words(&mut file, RELOCATIONS + 24, &[address(POINTERS + 8), 8, address(CODE)]);
-    put_words(&mut file, RELOCATIONS + 48, &[address(POINTERS + 16), 2 << 32 | 1, 5]);
-    let dynamic = [
-        (1, string("solo5.lib.so")),
-        (4, address(HASH)),
-        (5, address(STRINGS)),
-        (6, address(SYMBOLS)),
-        (10, STRING_TABLE.len() as u64),
-        (7, address(RELOCATIONS)),
-        (8, 72),
-    ];
-    for (index, (tag, value)) in dynamic.into_iter().enumerate() {
-        put_words(&mut file, DYNAMIC + 16 * index, &[tag, value]);
-    }
-    file
-}
-
-fn put(file: &mut [u8], place: usize, bytes: &[u8]) {
-    file[place..place + bytes.len()].copy_from_slice(bytes);
-}
-
-fn put_words(file: &mut [u8], place: usize, words: &[u64]) {
-    put(file, place, &words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>());
-}
-
-fn header(file: &mut [u8], index: usize, kind: u32, flags: u32, place: usize, file_size: u64, memory_size: u64) {
-    put(file, 64 + 56 * index, &[kind, flags].map(u32::to_le_bytes).concat());
-    put_words(file, 64 + 56 * index + 8, &[place as u64, address(place), 0, file_size, memory_size, PAGE]);
-}
-
-fn symbol(file: &mut [u8], index: usize, name: &str, kind: u8, place: Option<usize>, size: u64) {
-    let entry = SYMBOLS + 24 * index;
-    put(file, entry, &(string(name) as u32).to_le_bytes());
-    put(file, entry + 4, &[0x10 | kind, 0, u8::from(place.is_some()), 0]);
-    put_words(file, entry + 8, &[place.map_or(0, address), size]);
-}
-
-fn string(name: &str) -> u64 {
-    STRING_TABLE.windows(name.len()).position(|window| window == name.as_bytes()).unwrap() as u64
-}
-
-fn address(place: usize) -> u64 {
-    BASE + place as u64
-}
-
-fn manifest(devices: &[(&str, DeviceKind)]) -> Manifest {
     let device = |&(name, kind): &(&str, DeviceKind)| Device { name: Name::new(name).unwrap(), kind, takes_headers: false };
-    Manifest::new(devices.iter().map(device).collect()).unwrap()
+    ImageWriter { manifest: Manifest::new(devices.iter().map(device).collect()).unwrap(), ..ImageWriter::new() }.write()
 }
 
 /// What is said of an image after `change`.
