@@ -76,7 +76,7 @@ pub(crate) enum Command {
     },
     /// Build our tender of a target and print its path
     Tender {
-        /// The target: spt, hvt or genode
+        /// The target: spt, hvt, muen or genode
         target: Target,
     },
 }

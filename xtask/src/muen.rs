@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use anyhow::ensure;
 use fogbow_muen_interface::boot::{EXIT_EVENT, IMAGE, INFO, INFO_SIZE};
 use fogbow_muen_interface::muennet::{CHANNEL_SIZE, IN, OUT};
+use fogbow_muen_interface::sinfo::MAX_NAME;
 use fogbow_tender::elf::{Layout, PAGE_SIZE};
 use fogbow_tender::manifest::DeviceKind;
 
@@ -19,6 +20,12 @@ const MEMORY: u64 = 64;
 
 /// Where the channels begin: beyond any memory that the description may be given.
 const CHANNELS: u64 = 1 << 32;
+
+/// Characters of the longest name of a component: `nameType` of `types.xsd`.
+const LONGEST_NAME: usize = MAX_NAME;
+
+/// Characters of the longest name of a network device, of which the names of channels are made.
+const LONGEST_DEVICE: usize = LONGEST_NAME - OUT.len();
 
 /// Exceptions that go to the subject's own handlers (`exceptionType` of `vcpu.xsd`).
 const EXCEPTIONS: [&str; 17] = [
@@ -40,6 +47,24 @@ const EXCEPTIONS: [&str; 17] = [
     "AlignmentCheck",
     "SIMDFloatingPointException",
 ];
+
+/// Checks that the application `name` with these network devices has names that Muen's tools take, and that the subject information has room for.
+pub(crate) fn check_names<'a>(name: &str, devices: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
+    ensure!(
+        name.len() <= LONGEST_NAME,
+        "its name has {} characters, and on muen {LONGEST_NAME} are allowed: choose a shorter one",
+        name.len()
+    );
+    for device in devices {
+        let length = device.len();
+        ensure!(
+            length <= LONGEST_DEVICE,
+            "device '{device}': its name has {length} characters, and on muen, where channels are named after it, {LONGEST_DEVICE} are allowed: \
+             choose a shorter one"
+        );
+    }
+    Ok(())
+}
 
 /// Checks what Muen's tools ask of an image's layout besides what every image is.
 pub(crate) fn check(layout: &Layout, size: u64) -> anyhow::Result<()> {
@@ -206,6 +231,19 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(!description_of("").contains("channels>"));
+    }
+
+    #[test]
+    fn names_that_are_too_long_for_muen_are_refused() {
+        let resolve = |name: usize, device: usize, target| {
+            let (name, device) = ("n".repeat(name), "d".repeat(device));
+            let manifest = Manifest::parse(&format!("name = \"{name}\"\ndevice = [{{ kind = 'stack', name = '{device}' }}]")).unwrap();
+            Resolved::new(&manifest, target, &[]).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(resolve(63, 59, Target::Muen), Ok(()));
+        assert!(resolve(64, 1, Target::Muen).unwrap_err().contains("63 are allowed"));
+        assert!(resolve(1, 60, Target::Muen).unwrap_err().contains("59 are allowed"));
+        assert_eq!(resolve(67, 67, Target::Spt), Ok(()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use fogbow_tender::elf;
 use fogbow_tender::manifest::DeviceKind;
 
 use crate::manifest::{Argument, Device, Format, Kind, Layer, Manifest, Presence, Serves, Stage, Store, Type};
-use crate::suggest;
+use crate::{muen, suggest};
 
 /// What an image is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,6 +256,10 @@ impl Resolved {
             ResolvedDevice { device: device.clone(), implementation, prefix }
         });
         let devices: Vec<ResolvedDevice> = devices.collect();
+        if target == Target::Muen {
+            let networks = devices.iter().filter(|device| device.implementation.host_device() == Some(DeviceKind::Net));
+            muen::check_names(&manifest.name, networks.map(|device| device.device.name.as_str()))?;
+        }
         let groups = groups(manifest, target, &devices);
         check_arguments(&groups)?;
         Ok(Self { manifest: manifest.clone(), target, devices, groups })

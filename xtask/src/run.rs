@@ -35,9 +35,9 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
         ensure!(args.tender.is_none(), "--tender is for images: a {target} program runs by itself");
     }
     if !target.has_tender() {
-        ensure!(args.tender.is_none() || target == Target::Unix, "--tender is for spt and hvt: {target} images run in QEMU");
+        ensure!(args.tender.is_none() || target == Target::Unix, "--tender is for spt, hvt, muen and genode: {target} images run in QEMU");
     }
-    ensure!(!args.gdb || gdb::is_on(target), "--gdb is for virtio, hvt and spt: start {target} images in gdb itself");
+    ensure!(!args.gdb || gdb::is_on(target), "--gdb is for virtio, hvt and spt: {}", gdb::instead(target));
     ensure!(!args.disk || target == Target::Virtio, "--disk is for virtio, whose machines boot disks: {target} has no such thing");
     let mut build = args.build.clone();
     build.stack.extend(implied_stacks(&Application::find(workspace, &build.app)?.manifest, args));

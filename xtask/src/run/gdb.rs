@@ -17,6 +17,14 @@ pub(super) fn is_on(target: Target) -> bool {
     matches!(target, Target::Virtio | Target::Hvt | Target::Spt)
 }
 
+/// What to do where they cannot.
+pub(super) const fn instead(target: Target) -> &'static str {
+    match target {
+        Target::Unix => "start a program for unix in gdb itself",
+        _ => "debug the application on one of these",
+    }
+}
+
 /// The tender, to be followed by its options: with an option of its own on hvt; on spt, where the image becomes the tender's process, under gdbserver.
 pub(super) fn command(tender: &Path, target: Target, is_debugged: bool) -> Command {
     let mut command = Command::new(if is_debugged && target == Target::Spt { SERVER.as_ref() } else { tender });
