@@ -162,20 +162,25 @@ class Solo5::Nic_device : Noncopyable
 		{
 			auto &rx = *_nic.rx();
 
-			if (!rx.packet_avail() || !rx.ready_to_ack())
-				return AGAIN;
+			while (rx.packet_avail() && rx.ready_to_ack()) {
 
-			Packet_descriptor const packet = rx.try_get_packet();
+				Packet_descriptor const packet = rx.try_get_packet();
 
-			/* descriptors are the server's: one that lies outside of the buffer is no packet */
-			bool const valid = packet.size() && rx.packet_valid(packet);
-			if (valid) {
-				length = min(size, packet.size());
-				memcpy(into, rx.packet_content(packet), length);
+				/*
+				 * Descriptors are the server's: one that lies outside of the buffer is no packet. What is behind it
+				 * is looked at now, as nothing signals it again.
+				 */
+				bool const valid = packet.size() && rx.packet_valid(packet);
+				if (valid) {
+					length = min(size, packet.size());
+					memcpy(into, rx.packet_content(packet), length);
+				}
+				rx.try_ack_packet(packet);
+				rx.wakeup();
+				if (valid)
+					return OK;
 			}
-			rx.try_ack_packet(packet);
-			rx.wakeup();
-			return valid ? OK : AGAIN;
+			return AGAIN;
 		}
 };
 
