@@ -15,7 +15,7 @@ const PLACES: [Place; 3] = [Place::Unix, Place::Spt, Place::Hvt];
 pub(crate) fn trials() -> Vec<Trial> {
     [
         super::on(
-            &[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Genode],
+            &[Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Muen, Place::Genode],
             "services_gives_each_stack_its_own_address",
             addresses,
         ),
@@ -34,7 +34,7 @@ fn start(place: Place, collector: SocketAddr, further: &[&str]) -> Result<Guest>
 }
 
 fn start_with(place: Place, collector: SocketAddr, further: &[&str], output: Output) -> Result<Guest> {
-    let is_image = Place::IMAGES.contains(&place);
+    let is_image = place != Place::Unix;
     // The gateway of the user-mode network leads to the host's loopback.
     let address = if is_image { "10.0.2.2" } else { "127.0.0.1" };
     let syslog = format!("--public-syslog={address}:{}", collector.port());
