@@ -7,7 +7,7 @@
 //! is kept here: a wait's deadline is always in the future, a console line is never empty, network devices are drained at each
 //! wake-up, and only devices of the manifest are asked for.
 //!
-//! Limits: the library signals network devices by a bit of an `int`, so a network device is one of the first 31 devices; its MTU is taken to be 1500.
+//! Limits: the library signals network devices by a bit of an `int`, so a network device is one of the first 30 devices; its MTU is taken to be 1500.
 //! A partial console line is held back until it ends or the image does. Nothing tells of a fault but Genode itself.
 #![no_std]
 
