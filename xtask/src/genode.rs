@@ -19,7 +19,7 @@ pub(crate) fn configuration(resolved: &Resolved, file: &str) -> String {
     let name = &resolved.manifest.name;
     let mut roms = vec!["core", "ld.lib.so", "init", "timer", "linux_rtc", "solo5.lib.so", file];
     let mut text = String::new();
-    let mut drivers = String::new();
+    let (mut drivers, mut places) = (String::new(), String::new());
     // A driver that is a Linux program of its own is not loaded by Genode's dynamic linker.
     start(&mut drivers, "timer", "", 2, "Timer", "", "");
     start(&mut drivers, "linux_rtc", " ld=\"no\"", 2, "Rtc", "", "");
@@ -37,6 +37,7 @@ pub(crate) fn configuration(resolved: &Resolved, file: &str) -> String {
                     nics.len(),
                     index + 1
                 );
+                let _ = write!(places, "  On Linux net device {device} is on the tap interface tap{}.\n", nics.len());
                 nics.push((*device, child));
             }
             DeviceKind::Block => {
@@ -46,6 +47,8 @@ pub(crate) fn configuration(resolved: &Resolved, file: &str) -> String {
                      <policy label_suffix=\"{device}\" file=\"/{device}.img\" block_size=\"512\" writeable=\"yes\"/>\n    </config>\n"
                 );
                 start(&mut drivers, &child, "", 8, "Block", &config, "");
+                let _ =
+                    write!(places, "  On Linux block device {device} is the file disks/{device}.img, seen from where core is started.\n");
                 blocks.push((*device, child));
             }
         }
@@ -64,7 +67,7 @@ pub(crate) fn configuration(resolved: &Resolved, file: &str) -> String {
     let _ = write!(
         text,
         "<!--\n  {name} on Genode: the configuration of init. Made by the builder; changes here are lost.\n\n  \
-         ROM modules: {}.\n  The image's arguments are in two places, because the library of Solo5 0.6 reads the element and later ones the attribute.\n-->\n",
+         ROM modules: {}.\n  The image's arguments are in two places, because the library of Solo5 0.6 reads the element and later ones the attribute.\n{places}-->\n",
         roms.join(", ")
     );
     text.push_str("<config>\n  <parent-provides>\n");
@@ -119,6 +122,8 @@ mod tests {
             "<start name=\"nic_wire\">",
             "<start name=\"block_disk\">",
             "<binary name=\"app.genode\"/>",
+            "net device wire is on the tap interface tap0.",
+            "block device disk is the file disks/disk.img",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
