@@ -1,11 +1,10 @@
 //! The loader as a process, with images of a few instructions: what the library does with calls that our images never make.
 
-use core::arch::global_asm;
-use core::slice;
 use std::io::Write as _;
 use std::process::{Command, Output};
 
 use fogbow_genode_tender::testing::{IMPORT_ADDRESS, ImageWriter};
+use fogbow_tender::machine_code;
 use fogbow_tender::manifest::{Device, DeviceKind, Manifest, Name};
 use tempfile::NamedTempFile;
 
@@ -14,34 +13,8 @@ const LOADER: &str = env!("CARGO_BIN_EXE_fogbow-genode-tender");
 /// Bytes of the image's disk.
 const DISK_SIZE: u64 = 4096;
 
-macro_rules! images {
-    ($($(#[doc = $doc:literal])* $name:ident { $($line:literal)* })*) => {
-        $(
-            global_asm!(
-                concat!(".globl image_", stringify!($name), "\nimage_", stringify!($name), ":"),
-                $($line,)*
-                concat!(".globl image_", stringify!($name), "_end\nimage_", stringify!($name), "_end:"),
-            );
-            $(#[doc = $doc])*
-            fn $name() -> Vec<u8> {
-                unsafe extern "C" {
-                    #[link_name = concat!("image_", stringify!($name))]
-                    static START: u8;
-                    #[link_name = concat!("image_", stringify!($name), "_end")]
-                    static END: u8;
-                }
-                // SAFETY: the two symbols bound the instructions above, which are part of this program's text.
-                unsafe {
-                    let length = (&raw const END).addr() - (&raw const START).addr();
-                    slice::from_raw_parts(&raw const START, length).to_vec()
-                }
-            }
-        )*
-    };
-}
-
 // What is called is at `IMPORT_ADDRESS`.
-images! {
+machine_code! {
     returns { "mov eax, 42" "ret" }
 
     /// Writes no byte, at no address.

@@ -1,4 +1,4 @@
-//! Small valid images for tests, written byte by byte.
+//! Small valid images for tests, written byte by byte, and machine code for them.
 
 use crate::elf::Target;
 use crate::manifest::Manifest;
@@ -15,6 +15,34 @@ const CODE_OFFSET: u64 = 0x3000;
 /// Offset in the file of the data.
 const DATA_OFFSET: u64 = 0x4000;
 const PROGRAM_HEADER_COUNT: u16 = 5;
+
+/// Functions that give the machine code of a few instructions each, which are assembled into the program that this is in.
+#[macro_export]
+macro_rules! machine_code {
+    ($($(#[doc = $doc:literal])* $name:ident { $($line:literal)* })*) => {
+        $(
+            ::core::arch::global_asm!(
+                concat!(".globl machine_code_", stringify!($name), "\nmachine_code_", stringify!($name), ":"),
+                $($line,)*
+                concat!(".globl machine_code_", stringify!($name), "_end\nmachine_code_", stringify!($name), "_end:"),
+            );
+            $(#[doc = $doc])*
+            pub(crate) fn $name() -> Vec<u8> {
+                unsafe extern "C" {
+                    #[link_name = concat!("machine_code_", stringify!($name))]
+                    static START: u8;
+                    #[link_name = concat!("machine_code_", stringify!($name), "_end")]
+                    static END: u8;
+                }
+                // SAFETY: the two symbols bound the instructions above, which are part of this program's text.
+                unsafe {
+                    let length = (&raw const END).addr() - (&raw const START).addr();
+                    ::core::slice::from_raw_parts(&raw const START, length).to_vec()
+                }
+            }
+        )*
+    };
+}
 
 /// Writes an image with one page of code, one of data, the notes and the interpreter.
 #[derive(Clone, Debug)]

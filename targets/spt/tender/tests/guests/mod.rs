@@ -2,36 +2,9 @@
 //!
 //! A guest starts with RDI at its `struct spt_boot_info`, and may move within its page only by relative addresses.
 
-use core::arch::global_asm;
-use core::slice;
+use fogbow_tender::machine_code;
 
-macro_rules! guests {
-    ($($(#[doc = $doc:literal])* $name:ident { $($line:literal)* })*) => {
-        $(
-            global_asm!(
-                concat!(".globl guest_", stringify!($name), "\nguest_", stringify!($name), ":"),
-                $($line,)*
-                concat!(".globl guest_", stringify!($name), "_end\nguest_", stringify!($name), "_end:"),
-            );
-            $(#[doc = $doc])*
-            pub(crate) fn $name() -> Vec<u8> {
-                unsafe extern "C" {
-                    #[link_name = concat!("guest_", stringify!($name))]
-                    static START: u8;
-                    #[link_name = concat!("guest_", stringify!($name), "_end")]
-                    static END: u8;
-                }
-                // SAFETY: the two symbols bound the instructions above, which are part of this program's text.
-                unsafe {
-                    let length = (&raw const END).addr() - (&raw const START).addr();
-                    slice::from_raw_parts(&raw const START, length).to_vec()
-                }
-            }
-        )*
-    };
-}
-
-guests! {
+machine_code! {
     /// Ends with status 42.
     exits { "mov edi, 42" "mov eax, 231" "syscall" }
 
