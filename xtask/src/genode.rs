@@ -37,7 +37,7 @@ pub(crate) fn configuration(resolved: &Resolved, file: &str) -> String {
                     nics.len(),
                     index + 1
                 );
-                let _ = write!(places, "  On Linux net device {device} is on the tap interface tap{}.\n", nics.len());
+                let _ = writeln!(places, "  On Linux net device {device} is on the tap interface tap{}.", nics.len());
                 nics.push((*device, child));
             }
             DeviceKind::Block => {
@@ -48,7 +48,7 @@ pub(crate) fn configuration(resolved: &Resolved, file: &str) -> String {
                 );
                 start(&mut drivers, &child, "", 8, "Block", &config, "");
                 let _ =
-                    write!(places, "  On Linux block device {device} is the file disks/{device}.img, seen from where core is started.\n");
+                    writeln!(places, "  On Linux block device {device} is the file disks/{device}.img, seen from where core is started.");
                 blocks.push((*device, child));
             }
         }
