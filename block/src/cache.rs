@@ -3,7 +3,8 @@
 //! What is written stays in memory until a flush, or until its place is needed; then it goes to the device with the changed sectors next to it, in
 //! one write. A flush writes all that has changed and flushes the device, so that what the cache's user makes a barrier is one on the device.
 //!
-//! Limits: memory is bounded by what is given; requests larger than a quarter of it pass the cache by. One request at a time: the others wait.
+//! Limits: sectors take as much memory as is given, and about 100 bytes each besides; for the time of a request up to a quarter more, and what is written
+//! in one piece (1 MiB at most) is copied. Requests larger than a quarter pass the cache by. One request at a time: the others wait.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -256,6 +257,10 @@ mod tests {
             let counts = disk.counts();
             assert_eq!((counts.writes, counts.sectors_written, counts.flushes), (2, 5, 1));
             assert_eq!(cache.counts().await, Counts { hits: 4, misses: 0, written: 5 });
+            cache.write(30, &[1; 512]).await.unwrap();
+            cache.discard(30, 1).await.unwrap();
+            cache.flush().await.unwrap();
+            assert_eq!(disk.counts().writes, 2, "what was discarded is not written");
         });
     }
 

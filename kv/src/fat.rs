@@ -114,7 +114,10 @@ impl<B: Block> Fat<B> {
     /// The file of `key`.
     async fn file(&self, key: Key<'_>) -> Result<DirEntry, ReadError> {
         match self.read_from(key, |volume| volume.find(key)).await? {
-            Some(entry) if !entry.attributes.is_directory() => Ok(entry),
+            Some(entry) if !entry.attributes.is_directory() => {
+                volume::check_size(&entry, self.0.blocking.device().info().capacity()).map_err(|failure| read_error(key, &failure))?;
+                Ok(entry)
+            }
             found => Err(not_a_value(key, found.is_some() || key.is_root())),
         }
     }

@@ -130,7 +130,7 @@ impl KvCommand {
             Self::Ls { disk, key, recursive } => list(disk, key, *recursive).await?,
             Self::Get { disk, key } => {
                 let mut out = std::io::stdout().lock();
-                copy_out(&disk.open().await?, read_key(key)?, &mut out).await?;
+                copy_out(&disk.open().await?, read_key(key)?, &mut out, progress).await?;
             }
             Self::Put { disk, key, file } => {
                 let store = disk.open().await?;
@@ -142,7 +142,14 @@ impl KvCommand {
             Self::Rm { disk, key } => {
                 let store = disk.open().await?;
                 ensure!(store.exists(read_key(key)?).await?.is_some(), "there is nothing at '{key}'");
-                store.remove(read_key(key)?).await?;
+                let mut next = Instant::now() + EVERY;
+                let said = |count| {
+                    if Instant::now() >= next {
+                        next = Instant::now() + EVERY;
+                        progress.say("Removing", format_args!("{count} values so far"));
+                    }
+                };
+                store.remove_with(read_key(key)?, said).await?;
             }
             Self::Check { disk } => return check(disk, progress).await,
             Self::Import { disk, directory, key } => import(disk, directory, key, progress).await?,
@@ -275,7 +282,7 @@ async fn export(disk: &Disk, directory: &Path, key: &str, progress: &Progress) -
                 Kind::Dictionary => pending.push((path, below)),
                 Kind::Value => {
                     let mut file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-                    match copy_out(&store, read_key(&below)?, &mut file).await {
+                    match copy_out(&store, read_key(&below)?, &mut file, progress).await {
                         Ok(()) => count += 1,
                         // A damaged store is exported as far as it goes.
                         Err(error) => {
@@ -298,13 +305,20 @@ async fn export(disk: &Disk, directory: &Path, key: &str, progress: &Progress) -
     Ok(())
 }
 
-async fn copy_out(store: &LogStore<BlockDevice>, key: Key<'_>, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+async fn copy_out(store: &LogStore<BlockDevice>, key: Key<'_>, out: &mut impl std::io::Write, progress: &Progress) -> anyhow::Result<()> {
     let mut reader = store.read(key).await?;
     let mut buffer = vec![0; PART];
+    let (mut written, mut next) = (0, Instant::now() + EVERY);
     loop {
-        match reader.read(&mut buffer).await? {
-            0 => return out.flush().context("cannot write the value"),
-            length => out.write_all(&buffer[..length]).context("cannot write the value")?,
+        let length = reader.read(&mut buffer).await?;
+        if length == 0 {
+            return out.flush().context("cannot write the value");
+        }
+        out.write_all(&buffer[..length]).context("cannot write the value")?;
+        written += length as u64;
+        if Instant::now() >= next {
+            next += EVERY;
+            progress.say("Reading", format_args!("{key}, {} so far", progress::size(written)));
         }
     }
 }

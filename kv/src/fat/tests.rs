@@ -174,6 +174,7 @@ fn sizes_and_chains_that_cannot_be_are_errors() {
         let link = 512 + 2 * cluster;
         disk.damage((link / 512) as u64, link % 512, &(cluster as u16).to_le_bytes());
         let damaged = store(&disk).await;
+        assert!(damaged.size(key("A")).await.unwrap_err().to_string().contains("larger than the volume"), "before memory is taken for it");
         assert!(damaged.get(key("A")).await.unwrap_err().to_string().contains("larger than the volume"));
         let endless = damaged.list(key("D")).await.unwrap_err().to_string();
         assert!(endless.contains("more entries than there can be") || endless.contains("leads in circles"), "{endless}");

@@ -259,9 +259,7 @@ impl<'a> Volume<'a> {
         let entry = self.entry(directory, name)?.ok_or(Failure::NotFound)?;
         let file = self.manager.open_file_in_dir(directory, entry.name, Mode::ReadOnly)?;
         self.manager.file_seek_from_start(file, at.min(entry.size))?;
-        if u64::from(entry.size) > self.capacity {
-            return Err(Failure::Volume("the file is larger than the volume: the volume is damaged".into()));
-        }
+        check_size(&entry, self.capacity)?;
         let length = length.min((entry.size - at.min(entry.size)) as usize);
         let mut value = Vec::new();
         value.try_reserve_exact(length).map_err(|_| Failure::Volume(alloc::format!("{length} bytes do not fit into memory")))?;
@@ -373,6 +371,14 @@ impl<'a> Volume<'a> {
             }
         }
     }
+}
+
+/// Checks that a file fits onto a device of so many bytes, before memory is taken for it.
+pub(super) fn check_size(entry: &DirEntry, capacity: u64) -> Result<(), Failure> {
+    if u64::from(entry.size) <= capacity {
+        return Ok(());
+    }
+    Err(Failure::Volume("the file is larger than the volume: the volume is damaged".into()))
 }
 
 /// Checks what embedded-sdmmc takes for granted in a volume's first sector: that clusters have sectors, and that everything lies on the device.

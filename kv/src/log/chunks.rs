@@ -14,22 +14,16 @@ use super::tree::{Found, Layers};
 use super::{Inner, Value, zeros};
 
 impl<B: Block> Inner<B> {
-    /// The bytes of a chunk; none where there is none, which stands for zeros.
+    /// The bytes of a chunk; none where there is none, which stands for zeros. Should its value be replaced meanwhile, its pages may be given to something
+    /// else: an error then, and whoever reads a value that can be replaced looks again whether it was.
     pub(crate) async fn chunk(&self, object: u64, number: u64, layers: Layers<'_>) -> Result<Value, Fault> {
         let key = chunk_key(object, number);
-        loop {
-            let epoch = self.state.borrow().epoch;
-            match self.find(&key, layers).await? {
-                None => return Ok(Value::new(zeros(0), 0..0)),
-                Some(Found::Data(data)) => return Ok(Value::new(Rc::clone(&data), 0..data.len())),
-                Some(Found::Value(value)) => {
-                    let chunk = Chunk::parse(value.as_ref()).ok_or(Fault::Entry)?;
-                    match self.read_chunk(&key, &chunk).await {
-                        // Its pages were given to something else, because it was replaced meanwhile.
-                        Err(Fault::Damaged(_)) if self.state.borrow().epoch != epoch => {}
-                        bytes => return Ok(Value::new(bytes?, 0..chunk.length)),
-                    }
-                }
+        match self.find(&key, layers).await? {
+            None => Ok(Value::new(zeros(0), 0..0)),
+            Some(Found::Data(data)) => Ok(Value::new(Rc::clone(&data), 0..data.len())),
+            Some(Found::Value(value)) => {
+                let chunk = Chunk::parse(value.as_ref()).ok_or(Fault::Entry)?;
+                Ok(Value::new(self.read_chunk(&key, &chunk).await?, 0..chunk.length))
             }
         }
     }

@@ -237,3 +237,34 @@ impl Superblock {
         (geometry.fits(info) && found.half < 2 && found.level < super::MAX_LEVELS).then_some(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fogbow_block::Durability;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// A superblock is read as it was written, in its own places alone, and not with any bit of it changed.
+        #[test]
+        fn superblocks_are_read_as_written(numbers: [u64; 6], half in 0_usize..2, level in 0_u16..32, bit in 0..SUPERBLOCK * 8) {
+            let info = BlockInfo { sector_size: 512, sectors: 1 << 20, read_only: false, durability: Durability::Host };
+            let [id, generation, page, sequence, map_checksum, next_object] = numbers;
+            let root = (page != 0).then_some(NodeRef { page, checksum: id });
+            let (leaves, branches) = (sequence, page);
+            let geometry = Geometry::of(info).unwrap();
+            let superblock =
+                Superblock { geometry, id, generation, root, level, sequence, half, map_checksum, next_object, leaves, branches };
+            let mut bytes = [0; 512];
+            superblock.emit(&mut bytes);
+            for place in 0..SUPERBLOCKS {
+                let expected = if Superblock::places(generation).contains(&place) { Ok(superblock) } else { Err(FormatError::Inconsistent) };
+                prop_assert_eq!(Superblock::parse(&bytes, place, info), expected);
+            }
+            let smaller = BlockInfo { sectors: info.sectors - 8, ..info };
+            prop_assert_eq!(Superblock::parse(&bytes, Superblock::places(generation)[0], smaller), Err(FormatError::Inconsistent));
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Superblock::parse(&bytes, Superblock::places(generation)[0], info), Err(FormatError::NotAStore));
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Writing: [`ReadWrite`] for the log store.
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -9,7 +10,8 @@ use embedded_io_async::Read;
 use fogbow_block::Block;
 
 use super::LogStore;
-use super::entry::CHUNK;
+use super::entry::{CHUNK, name_of};
+use super::memtable::Slot;
 use super::objects::{Content, Object};
 use super::transaction::Transaction;
 use crate::{Change, Key, ReadWrite, StreamError, WriteError};
@@ -37,6 +39,26 @@ impl<B: Block> LogStore<B> {
         let mut transaction = Transaction::new(&self.0);
         transaction.set(key, content).await?;
         self.end(key, stage, transaction, false).await
+    }
+
+    /// Removes as [`ReadWrite::remove`] does. `progress` is told how many values have been removed so far, now and then.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn remove_with(&self, key: Key<'_>, mut progress: impl FnMut(u64)) -> Result<(), WriteError> {
+        let mut removed = 0;
+        loop {
+            let stage = self.0.stage.lock().await;
+            let mut transaction = Transaction::new(&self.0);
+            let is_all = transaction.remove(key).await?;
+            let is_name = |(key, slot): &&(Box<[u8]>, Slot)| *slot == Slot::Deleted && name_of(key).is_some();
+            removed += transaction.operations.list.iter().filter(is_name).count() as u64;
+            self.end(key, stage, transaction, true).await?;
+            progress(removed);
+            if is_all {
+                return Ok(());
+            }
+        }
     }
 
     /// Puts all that is in the log into the tree, so that the next one who opens the store has nothing to replay. Never needed.
@@ -136,15 +158,7 @@ impl<B: Block> ReadWrite for LogStore<B> {
     }
 
     async fn remove(&self, key: Key<'_>) -> Result<(), WriteError> {
-        loop {
-            let stage = self.0.stage.lock().await;
-            let mut transaction = Transaction::new(&self.0);
-            let is_all = transaction.remove(key).await?;
-            self.end(key, stage, transaction, true).await?;
-            if is_all {
-                return Ok(());
-            }
-        }
+        self.remove_with(key, |_| {}).await
     }
 
     async fn rename(&self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {

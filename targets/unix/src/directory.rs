@@ -1,11 +1,16 @@
 //! A directory of the host as a store: each value is a file.
 //!
 //! A key never leads out of the directory, not even over a symbolic link: the host's kernel resolves it (openat2(2), `RESOLVE_BENEATH`). A value is
-//! replaced by renaming a new file over it, so that a reader sees the old one or the new one; the new one is on stable storage when `set` returns.
+//! replaced by renaming a new file over it, so that a reader, and whoever comes after a crash, sees the old one or the new one whole.
 //!
-//! Limits: a host's file system renames one file at a time: a batch of one change is made, a larger one is refused. Linux 5.6 or later; file names that are not UTF-8 are not listed; calls block the image.
+//! # What a power cut leaves
+//! What `set`, `remove` and `rename` did is on stable storage when they return: the file, and each directory that was changed, are synchronised. A
+//! value that was being written leaves a file whose name begins with `.fogbow-new-` at most, which is not listed, and which the next value that is set
+//! beside it takes over. `remove` of a dictionary may be done in part; `rename` of one is not. Below the host's file system lie its own promises.
+//!
+//! Limits: a host's file system renames one file at a time: a batch of one change is made, a larger one is refused. A directory without files is a
+//! dictionary, too. Linux 5.6 or later; file names that are not UTF-8 are not listed; calls block the image.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -16,7 +21,7 @@ use std::time::UNIX_EPOCH;
 use embedded_io_async::ErrorType;
 use fogbow::time::WallTime;
 use fogbow_kv::{Change, Digest, Key, Kind, Name, ReadError, ReadOnly, ReadWrite, StreamError, WriteError};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Access rights of new files and directories, before the process's umask.
@@ -26,15 +31,13 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o777);
 /// What a stream is written in at a time, in bytes.
 const PART: usize = 64 * 1024;
 
-/// How the names of files begin that are about to replace a value; they are not listed.
+/// How the names of files begin that are about to replace a value; no key leads to them. A number follows.
 const TEMPORARY: &str = ".fogbow-new-";
 
 /// A store over a directory of the host.
 #[derive(Debug)]
 pub struct Directory {
     root: OwnedFd,
-    /// Values written so far, for names.
-    replacements: Cell<u64>,
 }
 
 impl Directory {
@@ -46,11 +49,14 @@ impl Directory {
         let path = path.as_ref();
         let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display())))?;
-        Ok(Self { root, replacements: Cell::new(0) })
+        Ok(Self { root })
     }
 
     /// Opens what is at `key`.
     fn open_at(&self, key: Key<'_>, flags: OFlags) -> rustix::io::Result<File> {
+        if key.as_str().split('/').any(|segment| segment.starts_with(TEMPORARY)) {
+            return Err(Errno::NOENT);
+        }
         let path = if key.is_root() { "." } else { key.as_str() };
         let mode = if flags.contains(OFlags::CREATE) { FILE_MODE } else { Mode::empty() };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
@@ -85,6 +91,7 @@ impl Directory {
                 Err(Errno::NOENT) => {
                     let segment = path.rsplit('/').next().unwrap_or(path);
                     rustix::fs::mkdirat(&directory, segment, DIRECTORY_MODE)?;
+                    directory.sync_all().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
                     open(path)?
                 }
                 result => result?,
@@ -98,15 +105,59 @@ impl Directory {
         if matches!(self.find(key), Ok((_, metadata)) if metadata.is_dir()) {
             return Err(WriteError::Conflict(key.to_string()));
         }
-        let failed = |error: io::Error| write_error(key, error);
-        let (parent, name) = self.parent(key).map_err(|error| failed(error.into()))?;
-        // Several values may be under way at once: a stream waits for its source.
-        let number = self.replacements.get();
-        self.replacements.set(number.wrapping_add(1));
-        let temporary = format!("{TEMPORARY}{}-{number}", std::process::id());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&parent, &temporary, flags, FILE_MODE).map_err(|error| failed(error.into()))?);
+        let failed = |error: Errno| write_error(key, error.into());
+        let (parent, name) = self.parent(key).map_err(failed)?;
+        if name.starts_with(TEMPORARY) {
+            let reason = "names that begin with .fogbow-new- are the store's own";
+            return Err(WriteError::Unsupported { key: key.to_string(), reason });
+        }
+        let (file, temporary) = temporary(&parent).map_err(failed)?;
         Ok(Replacement { file, parent, temporary, name: name.to_owned(), is_done: false })
+    }
+
+    /// Removes what is at `key`, and gives the directory that it was in; `None` where there was nothing.
+    async fn unlink(&self, key: Key<'_>) -> Result<Option<File>, WriteError> {
+        let failed = |error: Errno| write_error(key, error.into());
+        let (above, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
+        let parent = match self.open_at(Key::new(above).unwrap_or(Key::ROOT), OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            result => result.map_err(failed)?,
+        };
+        if let Ok(names) = self.list(key).await {
+            for Name { name, .. } in names {
+                // A name of the host that is no key cannot have been set here: it stays, and the directory with it.
+                if let Ok(below) = Key::new(&format!("{key}/{name}")) {
+                    Box::pin(self.unlink(below)).await?;
+                }
+            }
+            self.remove_temporaries(key)?;
+        }
+        if key.is_root() {
+            return Ok(Some(parent));
+        }
+        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(failed)?,
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(Some(parent))
+    }
+
+    /// Removes what crashes left in a dictionary.
+    fn remove_temporaries(&self, key: Key<'_>) -> Result<(), WriteError> {
+        let failed = |error: Errno| write_error(key, error.into());
+        let directory = self.open_at(key, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+        for entry in Dir::read_from(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some(name) = entry.file_name().to_str().ok().filter(|name| name.starts_with(TEMPORARY)) else { continue };
+            let file = rustix::fs::openat(&directory, name, OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            // What is locked is a value under way.
+            if file.is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()) {
+                rustix::fs::unlinkat(&directory, name, AtFlags::empty()).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a new value beside the old one and renames it into place.
@@ -114,6 +165,31 @@ impl Directory {
         let mut replacement = self.begin(key)?;
         write(&mut replacement.file).and_then(|()| replacement.finish()).map_err(|error| write_error(key, error))
     }
+}
+
+/// The first file for a new value that nobody is writing: what a crash left is taken over. Whoever writes one has it locked.
+fn temporary(parent: &File) -> rustix::io::Result<(File, String)> {
+    let mut number = 0;
+    loop {
+        let name = format!("{TEMPORARY}{number}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(parent, &name, flags, FILE_MODE)?);
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => number += 1,
+            Err(error) => return Err(error),
+            // Before it was locked, its writer may have made it a value.
+            Ok(()) if is_at(&file, parent, &name) => {
+                rustix::fs::ftruncate(&file, 0)?;
+                return Ok((file, name));
+            }
+            Ok(()) => {}
+        }
+    }
+}
+
+fn is_at(file: &File, parent: &File, name: &str) -> bool {
+    let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+    matches!((found, rustix::fs::fstat(file)), (Ok(found), Ok(own)) if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino))
 }
 
 /// A new value under way; dropped before it is finished, it is gone.
@@ -175,7 +251,10 @@ impl ReadOnly for Directory {
 
     async fn get(&self, key: Key<'_>) -> Result<Vec<u8>, ReadError> {
         let (mut file, metadata) = self.find_value(key)?;
-        let mut value = Vec::with_capacity(metadata.len() as usize);
+        let mut value = Vec::new();
+        value
+            .try_reserve_exact(metadata.len() as usize)
+            .map_err(|error| read_error(key, io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
         file.read_to_end(&mut value).map_err(|error| read_error(key, error))?;
         Ok(value)
     }
@@ -208,6 +287,12 @@ impl ReadOnly for Directory {
                 _ if name == "." || name == ".." || name.starts_with(TEMPORARY) => continue,
                 FileType::RegularFile => Kind::Value,
                 FileType::Directory => Kind::Dictionary,
+                // Some file systems tell only when they are asked.
+                FileType::Unknown => match rustix::fs::statat(&file, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(found) if FileType::from_raw_mode(found.st_mode).is_file() => Kind::Value,
+                    Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => Kind::Dictionary,
+                    _ => continue,
+                },
                 _ => continue,
             };
             names.push(Name { name: name.to_owned(), kind });
@@ -221,14 +306,32 @@ impl ReadOnly for Directory {
     }
 
     async fn last_modified(&self, key: Key<'_>) -> Result<WallTime, ReadError> {
-        let modified = self.find(key)?.1.modified().map_err(|error| read_error(key, error))?;
-        let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(WallTime::from_unix_nanos(since.as_nanos() as u64))
+        let (mut latest, mut pending) = (WallTime::default(), vec![key.to_string()]);
+        while let Some(text) = pending.pop() {
+            // Names that are no keys cannot be asked for.
+            let Ok(at) = Key::new(&text) else { continue };
+            let (_, metadata) = match self.find(at) {
+                // Somebody else may have removed it meanwhile.
+                Err(ReadError::NotFound(_)) if at != key => continue,
+                found => found?,
+            };
+            if metadata.is_file() {
+                latest = latest.max(modified(&metadata).map_err(|error| read_error(at, error))?);
+            } else {
+                pending.extend(self.list(at).await?.into_iter().map(|below| format!("{at}/{}", below.name)));
+            }
+        }
+        Ok(latest)
     }
 
     async fn digest(&self, key: Key<'_>) -> Result<Digest, ReadError> {
-        Ok(Digest::of(&self.get(key).await?))
+        Digest::of_stream(&mut self.read(key).await?).await
     }
+}
+
+fn modified(metadata: &std::fs::Metadata) -> io::Result<WallTime> {
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(WallTime::from_unix_nanos(since.as_nanos() as u64))
 }
 
 impl ReadWrite for Directory {
@@ -266,14 +369,20 @@ impl ReadWrite for Directory {
     }
 
     async fn set_partial(&self, key: Key<'_>, offset: u64, part: &[u8]) -> Result<(), WriteError> {
-        let former = match self.get(key).await {
-            Ok(value) => value,
-            Err(ReadError::NotFound(_)) => Vec::new(),
+        let mut former = match self.find_value(key) {
+            Ok((file, _)) => Some(file),
+            Err(ReadError::NotFound(_)) => None,
             Err(ReadError::IsDictionary(_)) => return Err(WriteError::Conflict(key.to_string())),
             Err(error) => return Err(WriteError::Unavailable { key: key.to_string(), reason: error.to_string() }),
         };
+        // The host counts bytes of files with 63 bits.
+        if offset.checked_add(part.len() as u64).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(WriteError::NoSpace(key.to_string()));
+        }
         self.replace(key, |file| {
-            file.write_all(&former)?;
+            if let Some(former) = &mut former {
+                io::copy(former, file)?;
+            }
             file.write_all_at(part, offset)
         })
     }
@@ -286,28 +395,9 @@ impl ReadWrite for Directory {
     }
 
     async fn remove(&self, key: Key<'_>) -> Result<(), WriteError> {
-        let failed = |error: Errno| write_error(key, error.into());
-        if let Ok(names) = self.list(key).await {
-            for Name { name, .. } in names {
-                let below = format!("{key}/{name}");
-                // A name of the host that is no key cannot have been set here: it stays, and the directory with it.
-                if let Ok(below) = Key::new(&below) {
-                    Box::pin(self.remove(below)).await?;
-                }
-            }
-        }
-        if key.is_root() {
-            return Ok(());
-        }
-        let (above, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
-        let parent = match self.open_at(Key::new(above).unwrap_or(Key::ROOT), OFlags::RDONLY | OFlags::DIRECTORY) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            result => result.map_err(failed)?,
-        };
-        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
-            Err(Errno::ISDIR) => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(failed),
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(failed(error)),
+        match self.unlink(key).await? {
+            Some(parent) => parent.sync_all().map_err(|error| write_error(key, error)),
+            None => Ok(()),
         }
     }
 
@@ -328,7 +418,8 @@ impl ReadWrite for Directory {
         }
         let (old_parent, old_name) = self.parent(from).map_err(|error| write_error(from, error.into()))?;
         let (new_parent, new_name) = self.parent(to).map_err(|error| write_error(to, error.into()))?;
-        rustix::fs::renameat(&old_parent, old_name, &new_parent, new_name).map_err(|error| write_error(to, error.into()))
+        rustix::fs::renameat(&old_parent, old_name, &new_parent, new_name).map_err(|error| write_error(to, error.into()))?;
+        new_parent.sync_all().and_then(|()| old_parent.sync_all()).map_err(|error| write_error(to, error))
     }
 }
 

@@ -183,6 +183,61 @@ fn values_of_a_directory_stream_and_batches_are_of_one_value() {
     });
 }
 
+/// A stream that sets a value beside the one it is read for, and removes what it can.
+struct Interfering(Rc<Directory>);
+
+impl embedded_io_async::ErrorType for Interfering {
+    type Error = std::convert::Infallible;
+}
+
+impl Read for Interfering {
+    async fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
+        self.0.set(key("a/beside"), b"1").await.unwrap();
+        assert!(self.0.remove(key("a")).await.is_err(), "a value is under way in it");
+        Ok(0)
+    }
+}
+
+/// A value that was under way when the image was killed is not there, is in nobody's way, and gives its place to the next one.
+#[test]
+fn what_a_crash_leaves_in_a_directory_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let left = directory.path().join("a/.fogbow-new-0");
+    std::fs::create_dir(directory.path().join("a")).unwrap();
+    std::fs::write(&left, "half a value").unwrap();
+    let store = Rc::new(Directory::open(directory.path()).unwrap());
+    run(async move {
+        assert_eq!(store.list(key("a")).await, Ok(Vec::new()));
+        assert_eq!(store.exists(key("a/.fogbow-new-0")).await, Ok(None));
+        assert!(matches!(store.set(key("a/.fogbow-new-7"), b"").await, Err(WriteError::Unsupported { .. })));
+        store.set_stream(key("a/b"), &mut Interfering(Rc::clone(&store))).await.unwrap();
+        assert_eq!(store.get(key("a/b")).await.unwrap(), b"", "nothing of what was left");
+        assert!(!left.exists());
+        std::fs::write(&left, "half another").unwrap();
+        store.remove(key("a")).await.unwrap();
+        assert_eq!(store.list(Key::ROOT).await, Ok(Vec::new()));
+    });
+}
+
+/// As every store has it: of the latest value below a dictionary, not of the directory.
+#[test]
+fn a_dictionary_of_files_was_modified_when_the_latest_of_them_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Directory::open(directory.path()).unwrap();
+    run(async move {
+        for (name, seconds) in [("a/b/c", 1_000_000_000), ("a/d", 2_000_000_000), ("e", 500_000_000)] {
+            store.set(key(name), b"").await.unwrap();
+            let file = std::fs::File::options().write(true).open(directory.path().join(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).unwrap();
+        }
+        for (name, seconds) in [("", 2_000_000_000), ("a", 2_000_000_000), ("a/b", 1_000_000_000), ("e", 500_000_000_u64)] {
+            let modified = store.last_modified(key(name)).await.unwrap();
+            assert_eq!(modified.as_unix_nanos() / 1_000_000_000, seconds, "{name}");
+        }
+        assert_eq!(store.last_modified(key("f")).await, Err(ReadError::NotFound("f".into())));
+    });
+}
+
 #[test]
 fn a_directory_is_not_left_over_a_symbolic_link() {
     let directory = tempfile::tempdir().unwrap();

@@ -122,6 +122,41 @@ fn readers_see_whole_values() {
     });
 }
 
+/// A read that takes so long that meanwhile the tree was written anew and what is being read given to something else: it starts again, and finds what there is.
+#[test]
+fn searches_start_again_when_the_tree_was_replaced_meanwhile() {
+    Simulation::new(5).block_on(async {
+        // A chunk is read after two nodes: the one with the value's name, and the one that leads to the chunk.
+        for late in 1..=3 {
+            let disk = FaultDisk::new(ram(512), 1);
+            let store = LogStore::format(disk.clone(), Config { cache: 0 }).await.unwrap();
+            store.set(key("large"), &[1; 60_000]).await.unwrap();
+            store.set(key("in-tree"), &[2; 900]).await.unwrap();
+            store.checkpoint().await.unwrap();
+            store.set(key("in-log"), &[3; 900]).await.unwrap();
+            let reading = store.clone();
+            disk.fail(Operation::Read, late, Fault::Late(Duration::from_secs(1)));
+            let readers = async move {
+                match late {
+                    1 => assert_eq!(reading.get(key("in-tree")).await.unwrap().as_ref(), [2; 900]),
+                    2 => assert_eq!(reading.list(Key::ROOT).await.unwrap().len(), 4),
+                    _ => assert_eq!(reading.get(key("large")).await.unwrap().as_ref(), [9; 60_000]),
+                }
+            };
+            let reader = fogbow::spawn(readers);
+            fogbow::task::yield_now().await;
+            store.set(key("large"), &[9; 60_000]).await.unwrap();
+            // More than enough for each page of the device to be written anew.
+            for round in 0..200_u8 {
+                store.set(key("other"), &[round; 900]).await.unwrap();
+                store.checkpoint().await.unwrap();
+            }
+            reader.await;
+            assert!(disk.counts().reads >= late);
+        }
+    });
+}
+
 #[test]
 fn what_cannot_be_opened_is_said() {
     Simulation::new(1).block_on(async {

@@ -2,9 +2,10 @@
 //!
 //! Before each flush, every prefix of the sectors that were written since the last one is tried as what a power cut leaves, with the next sector torn, and
 //! besides some random choices of them in any order. The store that is opened on what is left must hold what was acknowledged, with the change under way
-//! made as a whole or not at all.
+//! made as a whole or not at all; with several tasks, each one's.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
 
 use fogbow_block::fault::{FaultDisk, Survivors};
 use fogbow_block::{BlockError, BlockInfo};
@@ -15,28 +16,39 @@ use super::*;
 #[derive(Clone)]
 struct Probe {
     disk: FaultDisk,
-    expected: Rc<RefCell<Expected>>,
+    /// Whether this may be left.
+    is_allowed: Rc<dyn Fn(&Model) -> bool>,
+    counts: Rc<Counts>,
 }
 
 #[derive(Default)]
-struct Expected {
-    before: Model,
-    after: Model,
-    is_formatted: bool,
-    cuts: u64,
-    flushes: u64,
+struct Counts {
+    is_formatted: Cell<bool>,
+    cuts: Cell<u64>,
+    flushes: Cell<u64>,
+}
+
+fn next(count: &Cell<u64>) -> u64 {
+    count.set(count.get() + 1);
+    count.get()
 }
 
 impl Probe {
+    fn new(seed: u64, is_allowed: impl Fn(&Model) -> bool + 'static) -> Self {
+        Self { disk: FaultDisk::new(ram(1536), seed), is_allowed: Rc::new(is_allowed), counts: Rc::default() }
+    }
+
+    async fn format(&self) -> LogStore<Self> {
+        let store = LogStore::format(self.clone(), Config::default()).await.unwrap();
+        self.counts.is_formatted.set(true);
+        store
+    }
+
     async fn look(&self) {
-        let seed = {
-            let mut expected = self.expected.borrow_mut();
-            if !expected.is_formatted {
-                return;
-            }
-            expected.flushes += 1;
-            expected.flushes
-        };
+        if !self.counts.is_formatted.get() {
+            return;
+        }
+        let seed = next(&self.counts.flushes);
         let pending = self.disk.pending();
         for sectors in 0..=pending {
             let torn = (seed as usize * 97 + sectors * 31) % SECTOR;
@@ -51,12 +63,8 @@ impl Probe {
         let left = Rc::new(left);
         let store = LogStore::open(Rc::clone(&left), Config::default()).await.unwrap();
         let found = contents(&store).await;
-        let cuts = {
-            let mut expected = self.expected.borrow_mut();
-            assert!(found == expected.before || found == expected.after, "after {} cuts", expected.cuts);
-            expected.cuts += 1;
-            expected.cuts
-        };
+        let cuts = next(&self.counts.cuts);
+        assert!((self.is_allowed)(&found), "after {cuts} cuts");
         // Now and then, that it is whole and works on, and loses nothing the next time either.
         if cuts.is_multiple_of(64) {
             assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
@@ -98,12 +106,19 @@ impl Block for Probe {
     }
 }
 
+/// What a store holds before and after the change under way.
+#[derive(Default)]
+struct Expected {
+    before: Model,
+    after: Model,
+}
+
 fn cut_at_every_point(seed: u64, count: usize) {
     Simulation::new(seed).block_on(async move {
         let expected = Rc::new(RefCell::new(Expected::default()));
-        let disk = Probe { disk: FaultDisk::new(ram(1536), seed), expected: Rc::clone(&expected) };
-        let store = LogStore::format(disk, Config::default()).await.unwrap();
-        expected.borrow_mut().is_formatted = true;
+        let allowed = Rc::clone(&expected);
+        let disk = Probe::new(seed, move |found| *found == allowed.borrow().before || *found == allowed.borrow().after);
+        let store = disk.format().await;
         let mut steps = Steps(seed);
         let (mut model, mut made) = (Model::new(), 0);
         while made < count {
@@ -119,11 +134,11 @@ fn cut_at_every_point(seed: u64, count: usize) {
                 Err(WriteError::NoSpace(_)) => {}
                 Err(error) => assert!(after.is_none(), "{step:?}: {error}"),
             }
-            *expected.borrow_mut() = Expected { before: model.clone(), after: model.clone(), ..expected.take() };
+            *expected.borrow_mut() = Expected { before: model.clone(), after: model.clone() };
         }
         assert_eq!(contents(&store).await, model);
         assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
-        let Expected { cuts, flushes, .. } = expected.take();
+        let (cuts, flushes) = (disk.counts.cuts.get(), disk.counts.flushes.get());
         std::println!("{made} changes, {flushes} flushes, {cuts} power cuts");
         assert!(cuts > 10 * count as u64);
     });
@@ -132,4 +147,59 @@ fn cut_at_every_point(seed: u64, count: usize) {
 #[test]
 fn nothing_is_lost_when_the_power_fails_at_any_point_of_2000_changes() {
     cut_at_every_point(1, 2000);
+}
+
+/// What several tasks know: for each key the value that was acknowledged, and that of the change under way.
+#[derive(Default)]
+struct Known {
+    values: Model,
+    changing: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl Known {
+    fn allows(&self, found: &Model) -> bool {
+        let names = found.keys().chain(self.values.keys()).chain(self.changing.keys());
+        names.into_iter().all(|name| {
+            let found = found.get(name);
+            found == self.values.get(name) || self.changing.get(name).is_some_and(|changing| found == changing.as_ref())
+        })
+    }
+}
+
+/// Large values take pages of their own while others commit and make checkpoints: what the last superblock leads to is left alone all the same.
+#[test]
+fn nothing_is_lost_when_the_power_fails_while_several_tasks_write() {
+    Simulation::new(7).block_on(async {
+        let known = Rc::new(RefCell::new(Known::default()));
+        let allowed = Rc::clone(&known);
+        let disk = Probe::new(7, move |found| allowed.borrow().allows(found));
+        let store = disk.format().await;
+        disk.disk.set_latency(Duration::from_micros(10)..Duration::from_micros(200));
+        let write = async |store: LogStore<Probe>, known: Rc<RefCell<Known>>, task: u64| {
+            let mut steps = Steps(task + 1);
+            for _ in 0..60 {
+                let name = format!("task-{task}/key-{}", steps.next(4));
+                let length = if task < 2 { 4_500 + steps.next(5_000) } else { steps.next(700) } as usize;
+                let value = (steps.next(6) > 0).then(|| alloc::vec![steps.next(256) as u8; length]);
+                known.borrow_mut().changing.insert(name.clone(), value.clone());
+                match &value {
+                    Some(value) => store.set(key(&name), value).await.unwrap(),
+                    None => store.remove(key(&name)).await.unwrap(),
+                }
+                let mut known = known.borrow_mut();
+                known.changing.remove(&name);
+                match value {
+                    Some(value) => drop(known.values.insert(name, value)),
+                    None => drop(known.values.remove(&name)),
+                }
+            }
+        };
+        let tasks: Vec<_> = (0..5).map(|task| fogbow::spawn(write(store.clone(), Rc::clone(&known), task))).collect();
+        for task in tasks {
+            task.await;
+        }
+        assert_eq!(contents(&store).await, known.borrow().values);
+        assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
+        assert!(disk.counts.cuts.get() > 1000 && store.0.state.borrow().superblock.generation > 10);
+    });
 }
