@@ -14,7 +14,9 @@ pub mod monitor;
 pub mod nested;
 pub mod network;
 pub mod relay;
+pub mod script;
 pub mod steady;
+pub mod transfer;
 pub mod trial;
 
 /// Why a test cannot run on this machine; carried through [`anyhow::Error`].

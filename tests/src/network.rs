@@ -1,11 +1,13 @@
 //! Network namespaces with a tap: a wire between a test and its guest that nothing else can see.
 
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
+use fogbow_tender::net::{self, Frames};
+use fogbow_tender::options::NetSource;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
 
@@ -48,7 +50,10 @@ impl Namespace {
     }
 
     /// A namespace with taps that a bridge joins, none of which has an address.
-    pub(crate) fn bridged(taps: &[&str], bridge: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn bridged(taps: &[&str], bridge: &str) -> Result<Self> {
         let namespace = Self::empty()?;
         namespace.ip(&["link", "add", bridge, "type", "bridge"])?;
         namespace.ip(&["link", "set", bridge, "up"])?;
@@ -104,6 +109,14 @@ impl Namespace {
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Opens a tap of the namespace, as a tender does: each read takes a plain frame, each write gives one, and neither waits.
+    ///
+    /// # Errors
+    /// When there is no such tap, or another process has it.
+    pub fn open(&self, tap: &str) -> Result<OwnedFd> {
+        self.run(|| Ok(net::open(&NetSource::Tap(tap.into()), Frames::Plain)?.descriptor))
     }
 
     /// Tells the namespace where the neighbour with this address is, so that nobody has to ask.

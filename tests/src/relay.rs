@@ -20,8 +20,6 @@ use anyhow::{Context, Result};
 use fogbow::time::{Duration, Instant};
 use fogbow_net::Checksums;
 use fogbow_net::simulation::{Impairment, Link};
-use fogbow_tender::net::{self, Frames};
-use fogbow_tender::options::NetSource;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -45,9 +43,12 @@ const PER_MILLE: u32 = Impairment::PERCENT / 10;
 const WIRE: Impairment =
     Impairment { lost: 0, doubled: 0, corrupted: 0, delay: Duration::from_millis(1), jitter: Duration::ZERO, reordered: 0, rate: None };
 
+/// The name of the impairment that loses one frame of a thousand.
+pub const LITTLE_LOSS: &str = "little_loss";
+
 /// Impairments one by one, and all together, for tests that go through them.
 pub const IMPAIRMENTS: [(&str, Impairment); 9] = [
-    ("little_loss", Impairment { lost: PER_MILLE, ..WIRE }),
+    (LITTLE_LOSS, Impairment { lost: PER_MILLE, ..WIRE }),
     ("loss", Impairment { lost: 2 * Impairment::PERCENT, ..WIRE }),
     ("delay", Impairment { delay: Duration::from_millis(20), ..WIRE }),
     ("jitter", Impairment { jitter: Duration::from_millis(1), ..WIRE }),
@@ -103,7 +104,7 @@ impl Relay {
         let (client, guest) = (Namespace::new()?, Namespace::bridged(&[TAP, RELAY], BRIDGE)?);
         client.ip(&["link", "set", TAP, "txqueuelen", QUEUE])?;
         guest.ip(&["link", "set", RELAY, "txqueuelen", QUEUE])?;
-        let taps = [open(&client, TAP)?, open(&guest, RELAY)?];
+        let taps = [client.open(TAP)?, guest.open(RELAY)?];
         let end = eventfd(0, EventfdFlags::CLOEXEC).context("making an event descriptor")?;
         let shared = Shared { impairment: Mutex::new(impairment), frames: AtomicU64::new(0), lost: AtomicU64::new(0), end };
         let shared = Arc::new(shared);
@@ -154,10 +155,6 @@ impl Drop for Running {
             _ => {}
         }
     }
-}
-
-fn open(namespace: &Namespace, tap: &str) -> Result<OwnedFd> {
-    namespace.run(|| Ok(net::open(&NetSource::Tap(tap.into()), Frames::Plain)?.descriptor))
 }
 
 /// Relays frames until the end is called.

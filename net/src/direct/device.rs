@@ -119,12 +119,37 @@ impl<T: FrameTransmitter> Wire<'_, T> {
 
     /// Answers a TCP segment of a connection whose socket is gone with what its last acknowledgement said: `next` comes next.
     pub(super) fn acknowledge_again(&mut self, to: EthernetAddress, own: Ipv4Addr, remote: Ipv4Addr, segment: &TcpRepr, next: Seq) {
+        let sequence = segment.ack_number.unwrap_or_default();
+        self.send_bare(to, own, remote, segment, (TcpControl::None, sequence, Some(TcpSeqNumber(next.0.cast_signed()))));
+    }
+
+    /// Answers a TCP segment that belongs to no connection with a reset, unless it is one itself (RFC 9293, section 3.5.2, group 1).
+    pub(super) fn refuse(&mut self, to: EthernetAddress, own: Ipv4Addr, remote: Ipv4Addr, segment: &TcpRepr) {
+        if segment.control == TcpControl::Rst || !self.transmitter.has_room() {
+            return;
+        }
+        let numbers = match segment.ack_number {
+            Some(acknowledged) => (acknowledged, None),
+            None => (TcpSeqNumber(0), Some(segment.seq_number + segment.segment_len())),
+        };
+        self.send_bare(to, own, remote, segment, (TcpControl::Rst, numbers.0, numbers.1));
+    }
+
+    /// Answers `segment` with a header alone, that has this control bit and these sequence and acknowledgement numbers.
+    fn send_bare(
+        &mut self,
+        to: EthernetAddress,
+        own: Ipv4Addr,
+        remote: Ipv4Addr,
+        segment: &TcpRepr,
+        (control, seq_number, ack_number): (TcpControl, TcpSeqNumber, Option<TcpSeqNumber>),
+    ) {
         let header = TcpRepr {
             src_port: segment.dst_port,
             dst_port: segment.src_port,
-            control: TcpControl::None,
-            seq_number: segment.ack_number.unwrap_or_default(),
-            ack_number: Some(TcpSeqNumber(next.0.cast_signed())),
+            control,
+            seq_number,
+            ack_number,
             window_len: 0,
             window_scale: None,
             max_seg_size: None,

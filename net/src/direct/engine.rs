@@ -205,7 +205,7 @@ impl Engine {
         self.statistics.frames_received += 1;
         self.statistics.bytes_received += frame.len() as u64;
         match demultiplex::classify(frame, checksums, self.mac, &self.config.ipv4) {
-            Ok(Frame::Tcp { key, from, segment }) => self.ingress_segment(key, from, &segment, frame, transmitter),
+            Ok(Frame::Tcp { key, from, segment }) => self.ingress_segment(key, from, &segment, transmitter),
             Ok(Frame::Udp { port, alone }) => match self.datagrams.get(&port).copied() {
                 Some(id) => self.ingress_datagram(id, frame, transmitter),
                 None if alone => self.answer(frame, transmitter),
@@ -225,32 +225,32 @@ impl Engine {
         self.interface.poll_ingress_single(self.now, &mut port, &mut self.nothing);
     }
 
-    fn ingress_segment<T: FrameTransmitter>(
-        &mut self,
-        key: FlowKey,
-        from: EthernetAddress,
-        segment: &TcpRepr,
-        frame: &[u8],
-        transmitter: &mut T,
-    ) {
+    fn ingress_segment<T: FrameTransmitter>(&mut self, key: FlowKey, from: EthernetAddress, segment: &TcpRepr, transmitter: &mut T) {
+        let is_listened_to = self.listeners.contains_key(&key.local_port());
         let is_request = segment.control == TcpControl::Syn && segment.ack_number.is_none();
         match self.connections.get(&key) {
             Some(&Entry::Flow(id)) => {
                 if self.ingress_flow(id, segment) == Verdict::Stray {
-                    self.answer(frame, transmitter);
+                    let own = self.config.ipv4.address;
+                    self.wire(transmitter).refuse(from, own, key.remote(), segment);
                 }
             }
             // A new connection may take the record's place if its sequence numbers are beyond the old ones (RFC 9293, section 3.6.1).
             Some(&Entry::TimeWait { next, until }) if self.now < until && !(is_request && sequence(segment) > next) => {
                 self.ingress_time_wait(key, from, next, segment, transmitter);
             }
-            _ if is_request && self.listeners.contains_key(&key.local_port()) => {
+            _ if is_request && is_listened_to => {
                 self.connections.remove(&key);
                 if let Some(id) = self.admit(key, segment) {
                     self.mark_dirty(id);
                 }
             }
-            _ => self.answer(frame, transmitter),
+            // No segment of a connection, and none that begins one (RFC 9293, section 3.10.7.2).
+            _ if is_listened_to && segment.ack_number.is_none() => self.statistics.drops.count(Cause::Malformed),
+            _ => {
+                let own = self.config.ipv4.address;
+                self.wire(transmitter).refuse(from, own, key.remote(), segment);
+            }
         }
     }
 

@@ -126,6 +126,10 @@ impl Socket {
             State::SynSent | State::SynReceived => return core::mem::take(&mut self.send_syn).then(|| self.compose_syn(now)),
             _ => {}
         }
+        // Segments with data have no place for what has come out of order, and the peer is to hear of it at once (RFC 2018, section 4).
+        if self.send_ack && self.sacks && !self.reassembly.is_empty() {
+            return Some(self.compose(TcpControl::None, self.next, (0, 0), now));
+        }
         if let Some(outgoing) = self.choose_data(now) {
             return Some(outgoing);
         }

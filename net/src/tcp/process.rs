@@ -274,8 +274,8 @@ impl Socket {
         if segment.payload.is_empty() && !is_fin {
             return;
         }
+        // What comes after the peer's FIN is ignored (section 3.10.7.4).
         if self.ended || self.state == State::Closed {
-            self.send_ack = self.state != State::Closed;
             return;
         }
         let skip = self.rcv.beyond(start).min(segment.payload.len());

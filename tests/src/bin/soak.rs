@@ -1,18 +1,21 @@
 //! `cargo xtask soak`: images under load for a long time: connections kept and connections made anew, until the time is over.
 //!
 //! `soak MINUTES`: each of spt, hvt and genode serves for so long. It passes when every response is whole and the image's memory has not grown. Before that,
-//! an image on muen answers a hundred thousand echoes without losing one; after it, one on virtio serves for as long through a wire that loses frames
-//! (`soak MINUTES loss`: that alone).
+//! an image on muen answers a hundred thousand echoes without losing one, and 100 MB go each way between Linux and an image over each kind of bad wire
+//! (`soak transfers`: the latter alone); after it, one on virtio serves for as long through a wire that loses frames (`soak MINUTES loss`: that alone).
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use fogbow_tests::Skip;
 use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::client::{self, Http};
 use fogbow_tests::measure::resident;
 use fogbow_tests::network::{GUEST, Namespace};
+use fogbow_tests::relay::{IMPAIRMENTS, LITTLE_LOSS};
 use fogbow_tests::steady;
+use fogbow_tests::transfer::{Direction, Outcome, transfer};
 
 /// Connections that are kept open.
 const KEPT: usize = 50;
@@ -23,13 +26,24 @@ const REQUESTS: usize = 20;
 /// Echoes that the image on muen is asked for.
 const ECHOES: u32 = 100_000;
 
+/// Bytes that go each way over each bad wire.
+const TRANSFER: u64 = 100_000_000;
+
+/// How long nothing may arrive where one frame of a thousand is lost.
+const STALL: Duration = Duration::from_millis(300);
+
 fn main() -> Result<()> {
-    let minutes: u64 = std::env::args().nth(1).context("usage: soak MINUTES")?.parse().context("MINUTES")?;
+    let what = std::env::args().nth(1).context("usage: soak MINUTES [loss], or soak transfers")?;
+    if what == "transfers" {
+        return transfers();
+    }
+    let minutes: u64 = what.parse().context("MINUTES")?;
     let through_a_bad_wire = || steady::run(Duration::from_secs(60 * minutes)).context("through a wire that loses frames, on virtio");
     if std::env::args().nth(2).as_deref() == Some("loss") {
         return through_a_bad_wire();
     }
     echoes()?;
+    transfers()?;
     for place in Place::IMAGES {
         soak(place, Duration::from_secs(60 * minutes)).with_context(|| format!("on {}", place.name()))?;
     }
@@ -43,6 +57,30 @@ fn echoes() -> Result<()> {
     let start = Instant::now();
     client::flood(&namespace, ECHOES).with_context(|| format!("the guest's console:\n{}", guest.console()))?;
     println!("muen: {ECHOES} echoes without loss in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Every kind of bad wire, both ways, on spt and hvt.
+fn transfers() -> Result<()> {
+    let mut stalled = Vec::new();
+    for (name, impairment) in IMPAIRMENTS {
+        for (place, direction) in [Place::Spt, Place::Hvt].into_iter().flat_map(|place| [(place, Direction::In), (place, Direction::Out)]) {
+            let case = format!("{}: {TRANSFER} bytes {direction:?} with {name}", place.name());
+            let Outcome { time, stall, frames, lost } = match transfer(place, direction, impairment, TRANSFER) {
+                Err(error) if error.is::<Skip>() => {
+                    println!("{case}: skipped: {error}");
+                    continue;
+                }
+                outcome => outcome.context(case.clone())?,
+            };
+            let (seconds, stall_millis) = (time.as_secs_f64(), stall.as_millis());
+            println!("{case}: the same digest after {seconds:.1} s; longest stall {stall_millis} ms; {lost} of {frames} frames lost");
+            if name == LITTLE_LOSS && stall > STALL {
+                stalled.push(case);
+            }
+        }
+    }
+    ensure!(stalled.is_empty(), "stalls of more than {STALL:?}: {}", stalled.join("; "));
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod args;
 mod attacks;
 mod block;
 mod clock;
+mod conformance;
 mod echo;
 mod endings;
 mod faults;
@@ -45,6 +46,7 @@ fn main() {
         kv::trials(),
         network::trials(),
         impairments::trials(),
+        conformance::trials(),
         proxy::trials(),
         services::trials(),
         attacks::trials(),

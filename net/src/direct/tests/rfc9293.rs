@@ -101,12 +101,47 @@ fn section_3_5_2_segments_to_no_connection_are_reset() {
         );
         peer.send(&segment(1024, 7, TcpControl::None, 41, Some(TcpSeqNumber(77))));
         assert_eq!((only(&peer.seen().await).control, seen.len()), (TcpControl::Rst, 1));
+        // Without an acknowledgement the answer says what it answers, data and FIN counted.
+        let (none, zero) = (TcpControl::None, TcpSeqNumber(0));
+        for (control, payload, acknowledged) in [(none, &b"data"[..], 45), (TcpControl::Fin, b"end", 45)] {
+            peer.send(&TcpRepr { payload, ..segment(1024, 9, control, 41, None) });
+            let seen = peer.seen().await;
+            assert_eq!(
+                (only(&seen).control, seen[0].sequence, seen[0].acknowledged),
+                (TcpControl::Rst, zero, Some(TcpSeqNumber(acknowledged)))
+            );
+        }
+        peer.send(&segment(1024, 9, TcpControl::Rst, 41, None));
+        assert_eq!(peer.seen().await, []);
         // An acknowledgement of what was not sent, in a handshake.
         peer.send(&segment(1025, 7, TcpControl::Syn, 41, None));
         let next = only(&peer.seen().await).sequence + 1;
         peer.send(&segment(1025, 7, TcpControl::None, 42, Some(next + 5)));
         let seen = peer.seen().await;
         assert_eq!((only(&seen).control, seen[0].sequence), (TcpControl::Rst, next + 5));
+    });
+}
+
+#[test]
+fn section_3_10_7_2_a_listener_says_nothing_to_what_neither_asks_nor_acknowledges() {
+    simulate(1, async {
+        let (_server, _listener, mut peer) = server().await;
+        for control in [TcpControl::None, TcpControl::Psh, TcpControl::Fin, TcpControl::Rst] {
+            peer.send(&TcpRepr { payload: b"data", ..segment(1024, 7, control, 41, None) });
+            assert_eq!(peer.seen().await, []);
+        }
+    });
+}
+
+#[test]
+fn section_3_10_7_4_what_comes_after_the_end_is_ignored() {
+    simulate(1, async {
+        let (_server, mut stream, mut peer, next) = connection().await;
+        peer.send(&control(TcpControl::Fin, 1001, next));
+        assert_eq!(only(&peer.seen().await).acknowledged, Some(TcpSeqNumber(1002)));
+        peer.send(&data(1002, next, b"more"));
+        assert_eq!(peer.seen().await, []);
+        assert_eq!(stream.read(&mut [0; 8]).await, Ok(0));
     });
 }
 

@@ -63,6 +63,27 @@ fn rfc5681_section_3_2_the_third_duplicate_acknowledgement_repeats_the_first_seg
 }
 
 #[test]
+fn rfc2018_section_4_what_is_out_of_order_is_told_though_there_are_data_to_send() {
+    simulate(1, async {
+        let (mut stream, mut peer, answer) = connection(TcpRepr { sack_permitted: true, ..syn() }).await;
+        let next = answer.sequence + 1;
+        spawn(async move {
+            let mut buffer = [0; 8];
+            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                stream.write_all(&buffer[..length]).await.unwrap();
+            }
+        })
+        .detach();
+        for (sequence, payload) in [(1011, b"later"), (1001, b"first")] {
+            peer.send(&TcpRepr { payload, ..segment(1024, 7, TcpControl::Psh, sequence, Some(next)) });
+        }
+        let seen = peer.seen_now_after_a_moment().await;
+        assert_eq!(seen[0].sacks, [(1011, 1016)]);
+        assert_eq!(seen.iter().map(|seen| seen.payload.len()).collect::<Vec<_>>(), [0, 5]);
+    });
+}
+
+#[test]
 fn rfc2018_section_5_only_what_is_missing_is_sent_again() {
     simulate(1, async {
         let (mut stream, mut peer, answer) = connection(TcpRepr { sack_permitted: true, ..syn() }).await;
