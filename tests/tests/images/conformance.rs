@@ -72,7 +72,8 @@ impl Scene {
             serve(ECHO, |mut stream| {
                 // Images do not hold small segments back.
                 drop(stream.set_nodelay(true));
-                let mut buffer = [0; 1024];
+                // Whole segments: Linux counts its first window in segments, however short they are.
+                let mut buffer = [0; 8192];
                 while let Ok(length @ 1..) = stream.read(&mut buffer) {
                     if stream.write_all(&buffer[..length]).is_err() {
                         break;
