@@ -7,6 +7,7 @@ use core::num::NonZeroU64;
 use core::ops::Range;
 use core::task::{Context, Poll, Waker};
 
+use fogbow::console::write_to;
 use fogbow_solo5::manifest::{DeclaredDevice, DeviceKind};
 use fogbow_x86::entry as x86;
 use fogbow_x86::paging::LARGE_PAGE;
@@ -21,7 +22,7 @@ use crate::queue::Ring;
 use crate::random::Random;
 use crate::transport::{SetupError, Transport};
 use crate::window::Window;
-use crate::{apic, entry, firmware, mmio};
+use crate::{apic, entry, firmware, mmio, serial};
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
@@ -213,8 +214,10 @@ impl Guest {
     /// Writes to the virtio console, if there is one. What it writes itself, looking for the console or in a panic then, does not come here again.
     pub(crate) fn write_console(&self, bytes: &[u8]) {
         let Some(mut console) = self.console.try_lock() else { return };
-        if let Some(console) = console.get_or_insert_with(|| Console::find(self)) {
-            console.write(self, bytes);
+        if let Some(console) = console.get_or_insert_with(|| Console::find(self))
+            && let Err(error) = console.write(self, bytes)
+        {
+            write_to(&mut serial::puts, format_args!("console device: {error}: it is given no more\n"));
         }
     }
 

@@ -29,7 +29,7 @@ const NO_NOTIFICATION: u16 = 1;
 pub(crate) struct Descriptor([AtomicU64; 2]);
 
 /// A piece of memory for a device.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) address: u64,
     pub(crate) length: u32,

@@ -5,7 +5,7 @@ use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::guest::{Ended, Output};
 use libtest_mimic::Trial;
 
-const PLACES: [Place; 5] = [Place::Unix, Place::Spt, Place::Hvt, Place::Muen, Place::Genode];
+const PLACES: [Place; 6] = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio, Place::Muen, Place::Genode];
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
