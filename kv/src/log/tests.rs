@@ -16,6 +16,7 @@ mod faults;
 mod full;
 mod model;
 mod power;
+mod promises;
 mod stalls;
 
 /// What a store should hold.

@@ -34,6 +34,23 @@ fn what_is_written_comes_back_and_what_was_never_written_is_zeros() {
 }
 
 #[test]
+fn no_nonce_is_used_twice() {
+    Simulation::new(1).block_on(async {
+        let disk = formatted().await;
+        let mut nonces = alloc::collections::BTreeSet::new();
+        for _ in 0..3 {
+            for sector in 0..4 {
+                let mut seal = [0; 512];
+                disk.read(1 + sector * GROUP + DATA, &mut seal).await.unwrap();
+                assert!(nonces.insert(seal[..NONCE].to_vec()), "sector {sector}");
+            }
+            let sealed = Authenticated::open(Rc::clone(&disk), &KEY).await.unwrap();
+            sealed.write(0, &[7; 4 * SECTOR]).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn wrong_keys_versions_and_disks_are_told_apart() {
     Simulation::new(1).block_on(async {
         let disk = formatted().await;
