@@ -211,7 +211,8 @@ impl Layout {
     pub fn build_tables(&self, tables: &mut [Table]) -> Result<u64, PagingError> {
         let used = tables.len().saturating_sub(self.spare_tables as usize);
         let (tables, spare) = tables.split_at_mut(used);
-        spare.fill(Table::EMPTY);
+        // In place: the stack of the start has no room for tables.
+        spare.iter_mut().for_each(Table::clear);
         let mut page_tables = PageTables::new(tables, self.tables.start)?;
         let shared = self.shared.clone().unwrap_or(0..0);
         let parts = [

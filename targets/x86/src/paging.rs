@@ -48,6 +48,11 @@ pub struct Table([u64; ENTRIES]);
 impl Table {
     /// A table without entries.
     pub const EMPTY: Self = Self([0; ENTRIES]);
+
+    /// Takes all entries out, in place.
+    pub fn clear(&mut self) {
+        self.0.fill(0);
+    }
 }
 
 /// What may be done with a range of memory. Nothing is both writable and executable.
