@@ -42,7 +42,9 @@ pub(crate) fn rows(options: &Options) -> Result<Vec<Row>> {
     for place in Place::IMAGES.into_iter().filter(|place| *place != Place::Virtio) {
         let name = place.name();
         let (tender, hello) = (builder::tender(place.target())?, Hello::ours(place)?);
-        let Some(solo5) = &options.solo5 else {
+        // Solo5 has a tender for some of the targets alone.
+        let solo5 = options.solo5.as_ref().filter(|solo5| solo5.join(format!("tenders/{name}/solo5-{name}")).exists());
+        let Some(solo5) = solo5 else {
             let alone = median((0..ROUNDS).map(|_| first_line(&tender, &hello)).collect::<Result<_>>()?);
             rows.push(Row { what: format!("{name}: hello, exec to first line, ms"), ours: alone, reference: None, promise: None });
             continue;
