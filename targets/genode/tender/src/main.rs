@@ -17,7 +17,8 @@ use fogbow_genode_tender::{Image, ImageError};
 use fogbow_tender::attach::{self, AttachError};
 use fogbow_tender::boot::{self, BootError};
 use fogbow_tender::fault;
-use fogbow_tender::options::{ABORT_STATUS, CommandLine, OptionsError, Program};
+use fogbow_tender::options::{ABORT_STATUS, CommandLine, OptionsError};
+use fogbow_tender::program::Program;
 
 mod library;
 mod memory;

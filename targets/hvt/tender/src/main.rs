@@ -36,7 +36,8 @@ use fogbow_tender::attach::{AttachError, Attached, attach};
 use fogbow_tender::console;
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
 use fogbow_tender::manifest::DeviceKind;
-use fogbow_tender::options::{CommandLine, Program};
+use fogbow_tender::options::CommandLine;
+use fogbow_tender::program::Program;
 use rustix::thread::set_current_timer_slack;
 use vmm_sys_util::eventfd::EventFd;
 

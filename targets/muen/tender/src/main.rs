@@ -35,7 +35,8 @@ use fogbow_muen_interface::sinfo::Version;
 use fogbow_tender::attach::{self, AttachError};
 use fogbow_tender::boot::{self, BootError};
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
-use fogbow_tender::options::{CommandLine, OptionsError, Program};
+use fogbow_tender::options::{CommandLine, OptionsError};
+use fogbow_tender::program::Program;
 
 mod event;
 mod machine;

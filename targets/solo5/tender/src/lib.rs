@@ -2,7 +2,7 @@
 //!
 //! A tender does, in this order:
 //!
-//! 1. [`options::parse`] the command line;
+//! 1. [`Program::read`](program::Program::read) the command line;
 //! 2. [`elf::Image::read`] the image's headers, [`elf::Image::require`] its target and ABI version, take its
 //!    [`manifest`](elf::Image::manifest);
 //! 3. [`attach::attach`] every device the manifest declares to what the command line names;
@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod memory;
 pub mod net;
 pub mod options;
+pub mod program;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

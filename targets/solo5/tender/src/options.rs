@@ -15,7 +15,6 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::attach::Attached;
 use crate::manifest::{DeviceKind, Manifest, Name};
 
 /// Guest memory where `--mem` is not given, in bytes.
@@ -236,56 +235,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, O
     Ok(Request::Run(command_line))
 }
 
-/// A tender, as it speaks of itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Program {
-    /// What it is called, in its messages too.
-    pub name: &'static str,
-    /// Its own version.
-    pub version: &'static str,
-    /// The version of what it offers to images.
-    pub abi: &'static str,
-    /// Lines of help on options that the others do not have.
-    pub further_options: &'static str,
-}
-
-impl Program {
-    /// Reads the command line, the program's own name left out. Where that asks for help or the version, or is wrong, it has been answered on standard
-    /// error, and this is the status to end with.
-    ///
-    /// # Errors
-    /// The status.
-    pub fn read(&self, arguments: impl IntoIterator<Item = OsString>) -> Result<CommandLine, i32> {
-        match parse(arguments) {
-            Ok(Request::Run(command_line)) => Ok(command_line),
-            Ok(Request::Help) => {
-                eprint!("{}{}", help(self.name), self.further_options);
-                Err(ERROR_STATUS)
-            }
-            Ok(Request::Version) => {
-                eprintln!("{}, version {}\n{}", self.name, self.version, self.abi);
-                Err(0)
-            }
-            Err(error) => Err(self.fail(&error)),
-        }
-    }
-
-    /// Says what went wrong; gives the status to end with.
-    pub fn fail(&self, error: &dyn core::fmt::Display) -> i32 {
-        eprintln!("{}: {error}", self.name);
-        ERROR_STATUS
-    }
-
-    /// Says which ports of the host lead to the guest.
-    pub fn say_forwards(&self, devices: &[Attached]) {
-        for forward in devices.iter().flat_map(|device| &device.forwards) {
-            eprintln!("{}: forwarding {} {} to the guest's port {}", self.name, forward.protocol, forward.host, forward.guest_port);
-        }
-    }
-}
-
 /// The help text, for a tender of this name.
-fn help(program: &str) -> String {
+pub(crate) fn help(program: &str) -> String {
     format!(
         "usage: {program} [ OPTIONS ] [ -- ] IMAGE [ ARGUMENTS ]\n\
          IMAGE is the unikernel to run; ARGUMENTS are its own.\n\

@@ -36,7 +36,8 @@ use fogbow_tender::boot::BootError;
 use fogbow_tender::console;
 use fogbow_tender::elf::{Abi, Image, ImageError, Target};
 use fogbow_tender::fault;
-use fogbow_tender::options::{CommandLine, Program};
+use fogbow_tender::options::CommandLine;
+use fogbow_tender::program::Program;
 
 mod events;
 mod launch;
