@@ -128,8 +128,9 @@ pub struct Config {
     pub tcp_buffer: (usize, usize),
     /// Connections of a listener that wait to be accepted, at most. While they are that many requests are dropped.
     pub backlog: usize,
-    /// Connections in their handshake at most, all listeners together. When they are that many, a new request takes the place of one of them chosen
-    /// at random: a flood of requests that are never completed then only hits peers that take long to complete theirs.
+    /// Connections in their handshake at most, all listeners together; no more than a quarter of `max_connections` when there are that many
+    /// connections of all kinds. When they are that many, a new request takes the place of one of them chosen at random: a flood of requests that are
+    /// never completed then only hits peers that take long to complete theirs.
     pub half_open: usize,
     /// How long a peer may take to complete its handshake.
     pub handshake_timeout: Duration,
@@ -200,10 +201,10 @@ impl Config {
         self.set_max_connections(self.tcp_memory / 2 / crate::tcp::cost(buffer.0));
     }
 
-    /// Sets the number of connections, and a quarter of it, 1024 at most, as the number of those in their handshake.
+    /// Sets the number of connections, and the same, 1024 at most, as the number of those in their handshake.
     pub fn set_max_connections(&mut self, connections: usize) {
         self.max_connections = connections;
-        self.half_open = (connections / 4).clamp(1, 1024);
+        self.half_open = connections.clamp(1, 1024);
     }
 
     /// Reads the [`ARGUMENTS`], each with `prefix` before its name.

@@ -79,7 +79,7 @@ impl Engine {
             self.statistics.drops.count(Cause::BacklogFull);
             return None;
         }
-        if self.half_open.len() >= self.config.half_open {
+        if self.half_open.len() >= self.most_handshakes() {
             let victim = self.draw() as usize % self.half_open.len().max(1);
             if let Some(&id) = self.half_open.get(victim) {
                 self.statistics.drops.count(Cause::HandshakeReplaced);
@@ -99,6 +99,13 @@ impl Engine {
                 None
             }
         }
+    }
+
+    /// Handshakes at most as things stand: a burst of requests may have all room that there is, but where connections have none left, a flood does not
+    /// get more of it than a quarter, nor take the place of those that are being closed.
+    fn most_handshakes(&self) -> usize {
+        let most = self.config.half_open;
+        if self.tcp_flows < self.config.max_connections { most } else { most.min(self.config.max_connections / 4).max(1) }
     }
 
     /// A handshake is complete: the connection waits for the listener to accept it.

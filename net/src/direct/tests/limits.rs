@@ -73,6 +73,26 @@ fn a_flood_of_requests_is_bounded_and_does_not_lock_others_out() {
 }
 
 #[test]
+fn a_burst_of_requests_may_take_all_room() {
+    simulate(1, async {
+        let switch = Switch::new();
+        let mut settings = config(SERVER);
+        settings.set_max_connections(60);
+        let server = stack(&switch, settings);
+        let mut peer = Peer::new(&switch, 1).await;
+        let _listener = server.listen(7).unwrap();
+        let burst: Vec<_> = (0..60).map(|number| peer.tcp_frame(peer.address, &segment(1024 + number, 7, TcpControl::Syn, 1, None))).collect();
+        burst.iter().for_each(|frame| peer.device.send(frame));
+        assert_eq!(peer.seen().await.len(), 60);
+        assert_eq!((server.statistics().handshakes, server.statistics().drops.of(Cause::HandshakeReplaced)), (60, 0));
+        // There is no room for another, but that of one of them.
+        peer.device.send(&peer.tcp_frame(peer.address, &segment(2000, 7, TcpControl::Syn, 1, None)));
+        settle().await;
+        assert_eq!((server.statistics().connections, server.statistics().drops.of(Cause::HandshakeReplaced)), (60, 1));
+    });
+}
+
+#[test]
 fn nothing_is_allocated_for_a_request_with_a_wrong_checksum() {
     simulate(1, async {
         let (switch, server, _client) = network();
