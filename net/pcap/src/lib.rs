@@ -9,6 +9,8 @@
 
 /// The magic number of files with nanoseconds (`pcap-savefile(5)`).
 const MAGIC: u32 = 0xa1b2_3c4d;
+/// The magic number of files with microseconds (the same).
+const MAGIC_MICROSECONDS: u32 = 0xa1b2_c3d4;
 /// The format's version, 2.4 since 1998.
 const VERSION: [u16; 2] = [2, 4];
 /// `LINKTYPE_ETHERNET` of the list of link types.
@@ -44,13 +46,24 @@ pub fn record(time: u64, length: usize) -> [u8; RECORD] {
 
 /// The frames of a file with their times, in nanoseconds after 1970. It ends at the first record that is not whole.
 #[derive(Clone, Debug)]
-pub struct Records<'a>(&'a [u8]);
+pub struct Records<'a> {
+    rest: &'a [u8],
+    /// The nanoseconds of the unit of the times' second part.
+    unit: u64,
+}
 
 impl<'a> Records<'a> {
-    /// Reads a file. `None` when it does not begin with [`HEADER`].
+    /// Reads a file of Ethernet frames that a machine of this byte order wrote, with nanoseconds or microseconds. `None` when it is not one.
     #[must_use]
     pub fn new(file: &'a [u8]) -> Option<Self> {
-        file.strip_prefix(&HEADER).map(Self)
+        let (header, rest) = file.split_first_chunk::<{ HEADER.len() }>()?;
+        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let unit = match word(0) {
+            MAGIC => 1,
+            MAGIC_MICROSECONDS => 1000,
+            _ => return None,
+        };
+        (header[4..8] == HEADER[4..8] && word(20) == ETHERNET).then_some(Self { rest, unit })
     }
 }
 
@@ -58,11 +71,11 @@ impl<'a> Iterator for Records<'a> {
     type Item = (u64, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (record, rest) = self.0.split_first_chunk::<RECORD>()?;
+        let (record, rest) = self.rest.split_first_chunk::<RECORD>()?;
         let word = |index: usize| u32::from_le_bytes([record[index], record[index + 1], record[index + 2], record[index + 3]]);
         let (frame, rest) = rest.split_at_checked(word(8) as usize)?;
-        self.0 = rest;
-        Some((u64::from(word(0)) * 1_000_000_000 + u64::from(word(4)), frame))
+        self.rest = rest;
+        Some((u64::from(word(0)) * 1_000_000_000 + u64::from(word(4)) * self.unit, frame))
     }
 }
 
@@ -79,6 +92,16 @@ mod tests {
         let known = [0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0];
         assert_eq!(HEADER, known);
         assert!(Records::new(&HEADER[1..]).is_none());
+    }
+
+    #[test]
+    fn files_with_microseconds_are_read() {
+        let mut file = HEADER.to_vec();
+        file[..4].copy_from_slice(&[0xd4, 0xc3, 0xb2, 0xa1]);
+        file.extend_from_slice(&[3, 0, 0, 0, 7, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 8, 9]);
+        assert_eq!(Records::new(&file).unwrap().collect::<Vec<_>>(), [(3_000_007_000, &[8, 9][..])]);
+        file[20] = 101;
+        assert!(Records::new(&file).is_none(), "not of Ethernet frames");
     }
 
     proptest! {

@@ -18,7 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         super::on(&Place::ALL, "http_serves_a_burst_of_100_connections", serves_a_burst),
         super::on(&Place::ALL[1..], "http_host_answers_ping", answers_ping),
         super::on(&Place::IMAGES, "http_serves_a_client_in_4_mib", serves_in_little_memory),
-        super::on(&[Place::Unix, Place::Hvt], "http_serves_from_the_store_that_is_chosen", serves_from_another_store),
+        super::on(&[Place::Unix, Place::Hvt, Place::Virtio], "http_serves_from_the_store_that_is_chosen", serves_from_another_store),
     ]
     .into_iter()
     .flatten()

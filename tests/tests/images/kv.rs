@@ -22,7 +22,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         "kv_loses_nothing_acknowledged_when_killed",
         loses_nothing,
     );
-    let large = super::on(&[Place::Spt, Place::Hvt], "kv_streams_values_larger_than_its_memory", streams_values_larger_than_memory);
+    let large =
+        super::on(&[Place::Spt, Place::Hvt, Place::Virtio], "kv_streams_values_larger_than_its_memory", streams_values_larger_than_memory);
     killed.into_iter().chain(large).collect()
 }
 

@@ -10,7 +10,7 @@ use fogbow_tests::network::Namespace;
 use libtest_mimic::Trial;
 
 const IMAGE: &str = "tests/images/services";
-const PLACES: [Place; 3] = [Place::Unix, Place::Spt, Place::Hvt];
+const PLACES: [Place; 4] = [Place::Unix, Place::Spt, Place::Hvt, Place::Virtio];
 
 pub(crate) fn trials() -> Vec<Trial> {
     [

@@ -45,7 +45,7 @@ pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan, progress: &P
         command.args(["-gdb", &format!("tcp:127.0.0.1:{}", super::gdb::PORT), "-S"]);
     }
     for attachment in &plan.attachments {
-        let [backend, device] = device(attachment)?;
+        let [backend, device] = device(attachment, mtu)?;
         command.args(backend).args(device);
     }
     command.args(["-device", "virtio-rng-pci"]);
@@ -57,11 +57,19 @@ pub(super) fn command(boot: &Boot<'_>, args: &RunArgs, plan: &Plan, progress: &P
     Ok(command)
 }
 
+/// The MTU of a network interface of the host's, if there is one of this name. QEMU does not ask for it.
+fn mtu(interface: &str) -> Option<u16> {
+    std::fs::read_to_string(Path::new("/sys/class/net").join(interface).join("mtu")).ok()?.trim().parse().ok()
+}
+
 /// The options for a device: what it is attached to, and the device. The image takes them in this order.
-fn device(Attachment { kind, name, source }: &Attachment) -> anyhow::Result<[[String; 2]; 2]> {
+fn device(Attachment { kind, name, source }: &Attachment, mtu: impl Fn(&str) -> Option<u16>) -> anyhow::Result<[[String; 2]; 2]> {
     let option = |name: &str, value: String| [name.to_owned(), value];
     Ok(match kind {
-        DeviceKind::Net => [option("-netdev", network(name, source)?), option("-device", format!("virtio-net-pci,netdev={name},romfile="))],
+        DeviceKind::Net => {
+            let mtu = mtu(source).map(|mtu| format!(",host_mtu={mtu}")).unwrap_or_default();
+            [option("-netdev", network(name, source)?), option("-device", format!("virtio-net-pci,netdev={name},romfile={mtu}"))]
+        }
         DeviceKind::Block => {
             // A comma in a file's name is written twice.
             let file = source.replace(',', ",,");
@@ -188,10 +196,16 @@ mod tests {
 
     #[test]
     fn devices_are_attached_as_asked_for() {
-        let options =
-            |kind, source: &str| device(&Attachment { kind, name: "x".to_owned(), source: source.to_owned() }).unwrap().concat().join(" ");
+        let mtu = |interface: &str| (interface == "tap3").then_some(9000);
+        let options = |kind, source: &str| {
+            device(&Attachment { kind, name: "x".to_owned(), source: source.to_owned() }, mtu).unwrap().concat().join(" ")
+        };
         let device = "-device virtio-net-pci,netdev=x,romfile=";
-        assert_eq!(options(DeviceKind::Net, "tap3"), format!("-netdev tap,id=x,ifname=tap3,script=no,downscript=no {device}"));
+        assert_eq!(
+            options(DeviceKind::Net, "tap3"),
+            format!("-netdev tap,id=x,ifname=tap3,script=no,downscript=no {device},host_mtu=9000")
+        );
+        assert_eq!(options(DeviceKind::Net, "tap4"), format!("-netdev tap,id=x,ifname=tap4,script=no,downscript=no {device}"));
         assert_eq!(
             options(DeviceKind::Net, "user,hostfwd=8080:80,hostfwd=udp:0.0.0.0:53:5353,restrict=on"),
             format!("-netdev user,id=x,restrict=on,hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:53-:5353 {device}")

@@ -81,7 +81,8 @@ fn a_burst_of_requests_may_take_all_room() {
         let server = stack(&switch, settings);
         let mut peer = Peer::new(&switch, 1).await;
         let _listener = server.listen(7).unwrap();
-        let burst: Vec<_> = (0..60).map(|number| peer.tcp_frame(peer.address, &segment(1024 + number, 7, TcpControl::Syn, 1, None))).collect();
+        let burst: Vec<_> =
+            (0..60).map(|number| peer.tcp_frame(peer.address, &segment(1024 + number, 7, TcpControl::Syn, 1, None))).collect();
         burst.iter().for_each(|frame| peer.device.send(frame));
         assert_eq!(peer.seen().await.len(), 60);
         assert_eq!((server.statistics().handshakes, server.statistics().drops.of(Cause::HandshakeReplaced)), (60, 0));
