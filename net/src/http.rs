@@ -18,6 +18,7 @@
 //!
 //! Principles:
 //! - everything a client can send is bounded: in size, in number and in time (see [`Limits`]);
+//! - clients that take their time give way to others when there is no place for these;
 //! - what could be read in two ways is refused with 400 and the connection closed, so that requests cannot be smuggled past a proxy;
 //! - requests that arrive together are answered together: no more reads and writes than the network needs, no allocation for a small request.
 //!
@@ -31,6 +32,7 @@ use fogbow::time::Duration;
 
 use crate::{AcceptError, Listener};
 use date::Date;
+use seats::Seats;
 
 pub mod client;
 mod conditions;
@@ -44,6 +46,7 @@ mod head;
 mod input;
 mod request;
 mod response;
+mod seats;
 mod send;
 mod server;
 mod status;
@@ -82,7 +85,9 @@ where
 /// What clients may take. A client that takes more is told so, if it still listens, and its connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections served at once; further ones wait to be accepted.
+    /// Connections served at once, and no more than the listener's [`capacity`](Listener::capacity). For a further one another is ended that waits for
+    /// its client: the longest waiting of those that wait for a request to begin or to be whole, for more of a body or to take more of a response, or
+    /// for another request, whichever are most.
     pub connections: usize,
     /// Bytes of a request's head: the request line and all header fields. A head has at most 64 fields besides.
     pub head: usize,
@@ -117,8 +122,10 @@ impl Default for Limits {
 /// # Errors
 /// [`AcceptError`] when the listener has failed for good; until then it does not return.
 pub async fn serve(listener: impl Listener, limits: Limits, handler: impl Handler) -> Result<(), AcceptError> {
-    let service = Rc::new(Service { handler, limits, date: Date::default() });
-    crate::serve(listener, limits.connections, async move |stream| connection::run(stream, &service).await).await
+    let limit = limits.connections.min(listener.capacity());
+    let service = Rc::new(Service { handler, limits, date: Date::default(), seats: Seats::new(limit) });
+    // One more may be there: the one at the door.
+    crate::serve(listener, limit.saturating_add(1), async move |stream| connection::run(stream, &service).await).await
 }
 
 /// What the connections of a server share.
@@ -126,4 +133,5 @@ struct Service<H> {
     handler: H,
     limits: Limits,
     date: Date,
+    seats: Seats,
 }

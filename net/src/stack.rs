@@ -53,6 +53,11 @@ pub trait Listener: 'static {
 
     /// The port it listens on.
     fn port(&self) -> u16;
+
+    /// How many connections may be held at once so that the stack still has room for one more to come; `usize::MAX` where it has no limit of its own.
+    fn capacity(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// A TCP connection. `read` gives 0 at the end of what the peer sends. `write` may take less than it is given; `flush` pushes what was written on

@@ -40,6 +40,8 @@ const TCP_BUFFER_LIMITS: core::ops::RangeInclusive<usize> = 2048..=1024 * 1024;
 const TCP_MEMORY_LIMITS: core::ops::RangeInclusive<usize> = 65536..=1 << 40;
 /// What connections buffer when nothing is said: a page of text at least, and the most that can be asked for.
 const TCP_BUFFER_AUTOMATIC: (usize, usize) = (4096, 1024 * 1024);
+/// Places for connections that a server which can choose whom to end leaves to new ones at most.
+const MOST_KEPT_FREE: usize = 64;
 /// What buffers may use where the target cannot tell how much memory there is: an ordinary process.
 const TCP_MEMORY_UNKNOWN: usize = 256 * 1024 * 1024;
 
@@ -205,6 +207,12 @@ impl Config {
     pub fn set_max_connections(&mut self, connections: usize) {
         self.max_connections = connections;
         self.half_open = connections.clamp(1, 1024);
+    }
+
+    /// How many connections an application may hold while there is room for handshakes still.
+    pub(super) fn capacity(&self) -> usize {
+        let most = self.max_connections.min(self.tcp_memory / crate::tcp::cost(self.tcp_buffer.0));
+        most.saturating_sub((most / 16).clamp(1, MOST_KEPT_FREE)).max(1)
     }
 
     /// Reads the [`ARGUMENTS`], each with `prefix` before its name.

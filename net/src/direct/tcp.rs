@@ -51,6 +51,10 @@ impl Listener for TcpListener {
     fn port(&self) -> u16 {
         self.port
     }
+
+    fn capacity(&self) -> usize {
+        self.handle.with(|engine| engine.config.capacity())
+    }
 }
 
 impl Drop for TcpListener {

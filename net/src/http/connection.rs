@@ -12,6 +12,7 @@ use fogbow::time;
 use super::head::{Head, Scan, Scanner};
 use super::input::Input;
 use super::request::{Incoming, Progress};
+use super::seats::Wait;
 use super::send::{self, Exchange};
 use super::wire::{Broken, Patience, Wire};
 use super::{Handler, Request, Response, Service, Status};
@@ -19,13 +20,16 @@ use crate::Stream;
 
 /// Serves the requests of a connection until it closes.
 pub(super) async fn run<S: Stream, H: Handler>(stream: S, service: &Service<H>) {
+    let seat = service.seats.take().await;
     let peer = stream.peer();
     let patience = Patience { body: service.limits.body_timeout, write: service.limits.write_timeout };
     let mut connection =
-        Connection { wire: Wire::new(stream, patience), input: Input::new(), peer, service, scratch: Vec::new(), is_first: true };
+        Connection { wire: Wire::seated(stream, patience, seat), input: Input::new(), peer, service, scratch: Vec::new(), is_first: true };
     let outcome = connection.serve().await;
     let outcome = match outcome {
         Ok(()) => connection.wire.close().await,
+        // Dropping it closes it in order, without waiting for the client.
+        Err(Broken::Crowded) => Err(Broken::Crowded),
         Err(broken) => {
             connection.wire.abort();
             Err(broken)
@@ -79,7 +83,10 @@ impl<S: Stream, H: Handler> Connection<'_, S, H> {
         loop {
             if self.input.skip_empty_lines() {
                 match scanner.scan(self.input.pending(), limits.head) {
-                    Scan::Complete(length) => return Ok(Next::Request(length)),
+                    Scan::Complete(length) => {
+                        self.wire.go_on();
+                        return Ok(Next::Request(length));
+                    }
                     Scan::Refused(status) => return Ok(Next::Refused(status)),
                     Scan::Incomplete => {}
                 }
@@ -87,7 +94,8 @@ impl<S: Stream, H: Handler> Connection<'_, S, H> {
             let has_begun = !self.input.pending().is_empty();
             let allowance = if has_begun || self.is_first { limits.header_timeout } else { limits.idle_timeout };
             let due = || *head_due.get_or_insert_with(|| time::now() + allowance);
-            match self.wire.read_until(self.input.room(), due).await {
+            let wait = if has_begun || self.is_first { Wait::Head } else { Wait::Idle };
+            match self.wire.read_until(self.input.room(), wait, due).await {
                 Ok(0) => return Ok(Next::End),
                 Ok(length) => {
                     self.input.to += length;

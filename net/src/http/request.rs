@@ -173,7 +173,7 @@ impl From<Broken> for BodyError {
         match broken {
             Broken::TimedOut => Self::TimedOut,
             Broken::Failed(error) => Self::Failed(error),
-            Broken::Interrupted => Self::Ended,
+            Broken::Interrupted | Broken::Crowded => Self::Ended,
         }
     }
 }

@@ -12,7 +12,12 @@ use crate::{Listener, Stack};
 /// The boot arguments of a server; each begins with the device's name and a dash.
 pub const SERVER_ARGUMENTS: &[Argument] = &[
     Argument::new::<u16>("port", "TCP port to serve").valued("PORT").default("80"),
-    Argument::new::<NonZeroUsize>("connections", "connections served at once at most; further ones wait").valued("NUMBER").default("1000"),
+    Argument::new::<NonZeroUsize>(
+        "connections",
+        "connections served at once at most; for a further one another that waits for its client is ended",
+    )
+    .valued("NUMBER")
+    .default("1000"),
 ];
 
 /// An HTTP server that has not begun to serve.

@@ -12,6 +12,7 @@ use fogbow::time::{self, Duration};
 use super::{Body, Handler, Interrupted, Limits, Request, Response, Status, serve};
 use crate::{Loopback, Stack, Stream, StreamError, loopback};
 
+mod crowds;
 #[cfg(all(feature = "direct", feature = "simulation"))]
 mod direct;
 mod files;

@@ -8,6 +8,7 @@ use core::task::Poll;
 
 use fogbow::time::{self, Duration, Instant, Sleep};
 
+use super::seats::{Seat, Wait};
 use crate::{Stream, StreamError};
 
 /// Bytes gathered before they are written. Larger bodies fill it up once and go on directly, so that they are not copied.
@@ -29,6 +30,8 @@ pub(super) enum Broken {
     Failed(StreamError),
     /// The body that is sent failed after its head was sent.
     Interrupted,
+    /// Another connection takes the place of this one.
+    Crowded,
 }
 
 impl From<StreamError> for Broken {
@@ -57,7 +60,12 @@ pub(super) struct Wire<S> {
 
 impl<S: Stream> Wire<S> {
     pub(super) const fn new(stream: S, patience: Patience) -> Self {
-        Self { stream, output: Vec::new(), is_dirty: false, alarm: Alarm::new(), patience }
+        Self { stream, output: Vec::new(), is_dirty: false, alarm: Alarm::new(None), patience }
+    }
+
+    /// A connection that gives way to others when the server is full.
+    pub(super) const fn seated(stream: S, patience: Patience, seat: Seat) -> Self {
+        Self { stream, output: Vec::new(), is_dirty: false, alarm: Alarm::new(Some(seat)), patience }
     }
 
     /// What will be sent next; text may be added to it.
@@ -71,9 +79,14 @@ impl<S: Stream> Wire<S> {
     }
 
     /// Sends what was gathered, then reads, until `due`. Gives 0 at the end of what the peer sends.
-    pub(super) async fn read_until(&mut self, into: &mut [u8], due: impl FnMut() -> Instant) -> Result<usize, Broken> {
+    pub(super) async fn read_until(&mut self, into: &mut [u8], wait: Wait, due: impl FnMut() -> Instant) -> Result<usize, Broken> {
         self.flush().await?;
-        Ok(self.alarm.guard(due, self.stream.read(into)).await??)
+        Ok(self.alarm.guard(wait, due, self.stream.read(into)).await??)
+    }
+
+    /// The peer is no longer waited for.
+    pub(super) fn go_on(&self) {
+        self.alarm.seat.iter().for_each(Seat::go_on);
     }
 
     /// Adds `bytes` to what is sent.
@@ -93,7 +106,7 @@ impl<S: Stream> Wire<S> {
         self.write_gathered().await?;
         if self.is_dirty {
             let allowance = self.patience.write;
-            self.alarm.guard(|| time::now() + allowance, self.stream.flush()).await??;
+            self.alarm.guard(Wait::Transfer, || time::now() + allowance, self.stream.flush()).await??;
             self.is_dirty = false;
         }
         Ok(())
@@ -107,7 +120,7 @@ impl<S: Stream> Wire<S> {
         let mut scratch = [0; 128];
         let mut lingered = 0;
         while lingered < LINGER_BYTES {
-            match self.read_until(&mut scratch, || due).await? {
+            match self.read_until(&mut scratch, Wait::Idle, || due).await? {
                 0 => break,
                 length => lingered += length,
             }
@@ -139,7 +152,7 @@ impl<S: Stream> Wire<S> {
 
 async fn write_all<S: Stream>(stream: &mut S, alarm: &mut Alarm, allowance: Duration, mut bytes: &[u8]) -> Result<(), Broken> {
     while !bytes.is_empty() {
-        match alarm.guard(|| time::now() + allowance, stream.write(bytes)).await?? {
+        match alarm.guard(Wait::Transfer, || time::now() + allowance, stream.write(bytes)).await?? {
             0 => return Err(Broken::Failed(StreamError::Closed)),
             length => bytes = &bytes[length..],
         }
@@ -159,7 +172,7 @@ pub(super) trait Source {
 impl<S: Stream> Source for Wire<S> {
     fn read<'a>(&'a mut self, into: &'a mut [u8]) -> Pin<Box<dyn Future<Output = Result<usize, Broken>> + 'a>> {
         let allowance = self.patience.body;
-        Box::pin(self.read_until(into, move || time::now() + allowance))
+        Box::pin(self.read_until(into, Wait::Transfer, move || time::now() + allowance))
     }
 
     fn ask_for_body(&mut self) {
@@ -169,30 +182,41 @@ impl<S: Stream> Source for Wire<S> {
 
 /// One timer for all the waits of a connection. It stays set when a wait ends, and is only moved when it fires too early or would fire too late:
 /// a busy connection does not touch the timer queue at all.
-struct Alarm(Sleep);
+struct Alarm {
+    sleep: Sleep,
+    /// What a wait may be ended for besides.
+    seat: Option<Seat>,
+}
 
 impl Alarm {
-    const fn new() -> Self {
-        Self(time::sleep_until(Instant::from_nanos(u64::MAX)))
+    const fn new(seat: Option<Seat>) -> Self {
+        Self { sleep: time::sleep_until(Instant::from_nanos(u64::MAX)), seat }
     }
 
-    /// Runs `future` until the time that `due` gives, which is asked only if it has to wait.
-    async fn guard<F: Future>(&mut self, mut due: impl FnMut() -> Instant, future: F) -> Result<F::Output, Broken> {
+    /// Runs `future` until the time that `due` gives, which is asked only if it has to wait, or until another connection needs this one's place.
+    async fn guard<F: Future>(&mut self, wait: Wait, mut due: impl FnMut() -> Instant, future: F) -> Result<F::Output, Broken> {
         let mut future = pin!(future);
         let mut fixed = None;
         poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
+                // A head is waited for until it is whole, however many parts it comes in.
+                if wait != Wait::Head {
+                    self.seat.iter().for_each(Seat::go_on);
+                }
                 return Poll::Ready(Ok(output));
             }
-            let due = *fixed.get_or_insert_with(&mut due);
-            if self.0.deadline() > due {
-                self.0.reset(due);
+            if self.seat.as_ref().is_some_and(|seat| seat.wait(wait, context.waker())) {
+                return Poll::Ready(Err(Broken::Crowded));
             }
-            while Pin::new(&mut self.0).poll(context).is_ready() {
+            let due = *fixed.get_or_insert_with(&mut due);
+            if self.sleep.deadline() > due {
+                self.sleep.reset(due);
+            }
+            while Pin::new(&mut self.sleep).poll(context).is_ready() {
                 if time::now() >= due {
                     return Poll::Ready(Err(Broken::TimedOut));
                 }
-                self.0.reset(due);
+                self.sleep.reset(due);
             }
             Poll::Pending
         })

@@ -86,7 +86,7 @@ impl From<Broken> for SendError {
         match broken {
             Broken::TimedOut => Self::TimedOut,
             Broken::Failed(error) => Self::Failed(error),
-            Broken::Interrupted => Self::Interrupted,
+            Broken::Interrupted | Broken::Crowded => Self::Interrupted,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{SendError, Shared, UrlError};
 use crate::http::fields::append_field;
 use crate::http::head::{Scan, Scanner};
 use crate::http::input::Input;
+use crate::http::seats::Wait;
 use crate::http::send::{Coding, append_length, write_body};
 use crate::http::wire::{Patience, Wire};
 use crate::http::{Body, Method};
@@ -154,7 +155,7 @@ impl<S: Stack, B: Body> Request<S, B> {
                     Scan::Refused(status) => return Err(refused(status)),
                     Scan::Incomplete => {}
                 }
-                match wire.read_until(input.room(), || due).await? {
+                match wire.read_until(input.room(), Wait::Transfer, || due).await? {
                     0 if input.pending().is_empty() => return Err(SendError::Closed),
                     0 => return Err(SendError::Malformed),
                     length => input.to += length,

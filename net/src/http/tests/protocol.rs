@@ -142,24 +142,3 @@ fn connections_close_when_the_client_says_so() {
 fn no_value_forges_a_field() {
     assert!(ask("GET /forge HTTP/1.1\r\nHost: x\r\n\r\n")[0].has("x: a  y: b "));
 }
-
-#[test]
-fn connections_beyond_the_limit_wait() {
-    Simulation::new(1).block_on(async {
-        let stack = Loopback::new();
-        let listener = stack.listen(80).unwrap();
-        let limits = Limits { connections: 2, ..Limits::default() };
-        fogbow::spawn(serve(listener, limits, site)).detach();
-        let connect = async || {
-            let mut client = stack.connect("127.0.0.1:80".parse().unwrap()).await.unwrap();
-            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-            client
-        };
-        let (mut one, mut two, mut three) = (connect().await, connect().await, connect().await);
-        let mut piece = [0; 4096];
-        assert!(one.read(&mut piece).await.is_ok() && two.read(&mut piece).await.is_ok());
-        assert!(time::timeout(Duration::from_secs(5), three.read(&mut piece)).await.is_err());
-        drop(one);
-        assert!(time::timeout(Duration::from_secs(5), three.read(&mut piece)).await.is_ok());
-    });
-}
