@@ -147,6 +147,30 @@ impl Attacker {
         Ok(next)
     }
 
+    /// To which ports of `host`, but for `own`, the guest has sent TCP segments since they were last looked at. What it has not answered by the time that a
+    /// connection of `own` is made, it does not answer.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn answered(&mut self, host: Ipv4Addr, own: u16, port: u16) -> Result<Vec<u16>> {
+        let mut ports = Vec::new();
+        let syn = Segment { from: (host, own), port, control: TcpControl::Syn, sequence: 1000, acknowledges: None, window: 1024 };
+        let frame = self.segment(&syn, &[]);
+        self.send(&frame)?;
+        self.wait(|frame| {
+            let tcp = TcpPacket::new_checked(frame.get(ETHERNET + IPV4..)?).ok()?;
+            if frame[12..14] != [8, 0] || frame[23] != u8::from(IpProtocol::Tcp) || frame[30..34] != host.octets() {
+                return None;
+            }
+            if tcp.dst_port() == own {
+                return Some(());
+            }
+            ports.push(tcp.dst_port());
+            None
+        })?;
+        Ok(ports)
+    }
+
     fn address(&self, frame: &mut [u8], ethertype: EthernetProtocol) {
         EthernetRepr { src_addr: HARDWARE, dst_addr: self.guest, ethertype }.emit(&mut EthernetFrame::new_unchecked(frame));
     }

@@ -13,7 +13,7 @@ use super::counters::{Cause, Statistics};
 use super::demultiplex::{self, Frame, Message};
 use super::device::Wire;
 use super::engine::Engine;
-use super::flow::Flow;
+use super::flow::{Flow, Holder};
 use super::neighbours::Due;
 use crate::frame::{FrameReceiver, FrameTransmitter, Offload};
 
@@ -138,11 +138,13 @@ impl Engine {
 
     /// Lets a TCP flow wait for its next hop's hardware address. Gives when to look again whatever comes.
     pub(super) fn await_neighbour(&mut self, id: u32, neighbour: Ipv4Addr) -> Instant {
-        let Self { flows, neighbours, .. } = self;
+        let Self { flows, neighbours, config, .. } = self;
         if let Some(state) = flows.get_mut(id as usize).and_then(|flow| flow.tcp())
             && !state.awaiting
         {
-            state.awaiting = neighbours.await_for_flow(neighbour, id);
+            // A request for a connection may come from nowhere, and in the name of any host of the network; the gateway is nobody's choice.
+            let surely = !matches!(state.holder, Holder::Handshake(_)) || config.gateway == Some(neighbour);
+            state.awaiting = neighbours.await_for_flow(neighbour, id, surely);
         }
         self.now + smoltcp::time::Duration::from_secs(1)
     }

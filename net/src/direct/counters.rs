@@ -38,8 +38,18 @@ causes! {
     Fragment = "fragment",
     /// Sent to everyone, and not to be answered (RFC 1122, sections 3.2.2 and 4.2.3.10).
     Broadcast = "broadcast",
-    /// A TCP segment with bytes beyond the window.
-    BeyondWindow = "beyond_window",
+    /// A TCP segment outside of the window, such as a copy of one that has arrived before, or the part of one beyond it.
+    OutsideWindow = "outside_window",
+    /// A TCP segment with a time stamp from the past (RFC 7323, section 5).
+    OldStamp = "old_stamp",
+    /// A reset or a SYN within a connection that was answered and not believed (RFC 5961).
+    Challenged = "challenged",
+    /// A TCP segment that acknowledges what was not sent, or what was long ago.
+    WrongAcknowledgement = "wrong_acknowledgement",
+    /// What a peer has sent after its FIN.
+    AfterEnd = "after_end",
+    /// Bytes of a TCP segment for which there is no memory, or that leave one more hole than may be.
+    NoBuffer = "no_buffer",
     /// A segment to a closed connection whose address pair is still reserved, with nothing to acknowledge.
     TimeWait = "time_wait",
     /// A connection request while the listener's queue is full.
@@ -56,6 +66,8 @@ causes! {
     MemoryLimit = "memory_limit",
     /// A datagram to a socket whose queue is full.
     ReceiveQueueFull = "receive_queue_full",
+    /// A datagram of the application's that waited for a neighbour's hardware address, and whose socket's queue is full by then.
+    SendQueueFull = "send_queue_full",
     /// A datagram of the application's to a neighbour that does not answer or that too many wait for.
     NoNeighbour = "no_neighbour",
 }

@@ -260,6 +260,9 @@ impl Engine {
         statistics.flow_polls += 1;
         flow.counters.segments_received += 1;
         let verdict = flow.socket.process(segment, *now, pool);
+        if let Verdict::Dropped(cause) = verdict {
+            statistics.drops.count(cause);
+        }
         match (flow.holder, flow.socket.state()) {
             (Holder::Handshake(_), State::SynReceived) => {}
             (Holder::Handshake(_), State::Closed) => {

@@ -79,7 +79,9 @@ impl Engine {
             self.statistics.drops.count(Cause::BacklogFull);
             return None;
         }
-        if self.half_open.len() >= self.most_handshakes() {
+        // Where there is no room and nobody else to give way, one that is not there yet does, too.
+        let is_full = self.orphans.is_empty() && (self.tcp_flows >= self.config.max_connections || !self.pool.has_room());
+        if self.half_open.len() >= self.most_handshakes() || is_full {
             let victim = self.draw() as usize % self.half_open.len().max(1);
             if let Some(&id) = self.half_open.get(victim) {
                 self.statistics.drops.count(Cause::HandshakeReplaced);

@@ -17,6 +17,10 @@ use super::demultiplex::Keyed;
 
 /// Neighbours asked for at once at most; flows to others try again, and datagrams to others are dropped.
 const MOST_ASKED: usize = 256;
+/// As many again may be asked for when who waits cannot be made up by strangers, who would otherwise keep all others from being asked for.
+const MOST_ASKED_SURELY: usize = 2 * MOST_ASKED;
+/// Strangers asked for within an interval at most, those that have answered counted.
+const MOST_SCHEDULED: usize = 4 * MOST_ASKED;
 /// Datagrams held for a neighbour that is being asked for at most, as Linux held traditionally; later ones are dropped.
 const MOST_DATAGRAMS: usize = 3;
 /// Between two requests: RFC 1122, section 2.3.2.1, recommends one a second at most.
@@ -91,7 +95,7 @@ impl Neighbours {
         known.used = true;
         let (hardware, is_stale) = (known.hardware, known.stale <= now);
         if is_stale && !self.asked.contains_key(&neighbour) {
-            self.ask(neighbour);
+            self.ask(neighbour, true);
         }
         Some(hardware)
     }
@@ -126,9 +130,10 @@ impl Neighbours {
         self.clock.push_back(neighbour);
     }
 
-    /// Lets `flow` wait for `neighbour`; a flow waits for one at most. False when too many are asked for already.
-    pub(super) fn await_for_flow(&mut self, neighbour: Ipv4Addr, flow: u32) -> bool {
-        let asked = self.ask(neighbour);
+    /// Lets `flow` wait for `neighbour`, `surely` when no stranger can have made it up; a flow waits for one at most. False when too many are asked for
+    /// already.
+    pub(super) fn await_for_flow(&mut self, neighbour: Ipv4Addr, flow: u32, surely: bool) -> bool {
+        let asked = self.ask(neighbour, surely);
         if let Some(asked) = asked {
             asked.waiting.flows.push(flow);
             return true;
@@ -136,9 +141,9 @@ impl Neighbours {
         false
     }
 
-    /// Lets a datagram wait for `neighbour`. False when it is dropped, as too many wait already.
-    pub(super) fn await_for_datagram(&mut self, neighbour: Ipv4Addr, datagram: Datagram) -> bool {
-        match self.ask(neighbour) {
+    /// Lets a datagram wait for `neighbour`, `surely` when no stranger can have chosen that. False when it is dropped, as too many wait already.
+    pub(super) fn await_for_datagram(&mut self, neighbour: Ipv4Addr, datagram: Datagram, surely: bool) -> bool {
+        match self.ask(neighbour, surely) {
             Some(asked) if asked.waiting.datagrams.len() < MOST_DATAGRAMS => {
                 asked.waiting.datagrams.push(datagram);
                 true
@@ -147,9 +152,11 @@ impl Neighbours {
         }
     }
 
-    fn ask(&mut self, neighbour: Ipv4Addr) -> Option<&mut Asked> {
+    fn ask(&mut self, neighbour: Ipv4Addr, surely: bool) -> Option<&mut Asked> {
         if !self.asked.contains_key(&neighbour) {
-            if self.asked.len() >= MOST_ASKED {
+            // Those that were asked for and have answered stay in the schedule for an interval.
+            let is_crowded = self.asked.len() >= MOST_ASKED || self.schedule.len() >= MOST_SCHEDULED;
+            if self.asked.len() >= MOST_ASKED_SURELY || is_crowded && !surely {
                 return None;
             }
             self.asked.insert(neighbour, Asked { attempts: 0, next: Instant::ZERO, waiting: Waiting::default() });

@@ -177,7 +177,8 @@ impl Engine {
             let Some(neighbour) = self.next_hop(address) else { return Poll::Ready(Err(UdpError::Unreachable)) };
             if self.neighbours.find(neighbour, self.now).is_none() {
                 let datagram = Datagram { flow: id, to, payload: Vec::from(datagram) };
-                if !self.neighbours.await_for_datagram(neighbour, datagram) {
+                let is_gateway = self.config.gateway == Some(neighbour);
+                if !self.neighbours.await_for_datagram(neighbour, datagram, is_gateway) {
                     self.statistics.drops.count(Cause::NoNeighbour);
                 } else if let Some(flow) = self.flow(id).and_then(Flow::udp) {
                     flow.held += 1;
@@ -207,8 +208,11 @@ impl Engine {
     pub(super) fn enqueue_held(&mut self, held: &Datagram) {
         if let Some(flow) = self.flow(held.flow).and_then(Flow::udp) {
             flow.held = flow.held.saturating_sub(1);
-            let _ = enqueue(flow.socket(), &held.payload, held.to);
+            let is_sent = enqueue(flow.socket(), &held.payload, held.to).is_ok();
             self.mark_dirty(held.flow);
+            if !is_sent {
+                self.statistics.drops.count(Cause::SendQueueFull);
+            }
         }
     }
 }

@@ -8,6 +8,8 @@
 //!
 //! Limits: no urgent data, no data on SYN, no explicit congestion notification, no path MTU discovery, no pacing.
 
+use crate::direct::Cause;
+
 mod congestion;
 mod flight;
 mod output;
@@ -30,6 +32,8 @@ pub(crate) use socket::{Read, Settings, Socket, State};
 pub(crate) enum Verdict {
     /// It was taken, or answered as the connection's state asks.
     Taken,
+    /// It was not taken, or not all of it, though it may have been answered.
+    Dropped(Cause),
     /// It belongs to no connection: to be answered with a reset.
     Stray,
 }

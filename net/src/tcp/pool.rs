@@ -66,9 +66,14 @@ impl Pool {
         self.most_extra.saturating_sub(self.extra)
     }
 
+    /// Whether a new connection can be promised its least.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unused() >= cost(self.least)
+    }
+
     /// Promises a new connection its least. False when there is not enough.
     pub(crate) fn admit(&mut self) -> bool {
-        if self.unused() < cost(self.least) {
+        if !self.has_room() {
             return false;
         }
         self.connections += 1;

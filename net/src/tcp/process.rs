@@ -10,6 +10,7 @@ use super::pool::Pool;
 use super::sequence::Seq;
 use super::socket::{Alarm, HEADERS, STAMP, Socket, State};
 use super::{Verdict, congestion::Congestion};
+use crate::direct::Cause;
 use crate::stack::StreamError;
 
 /// The segment size of a peer that tells none (RFC 9293, section 3.7.1).
@@ -115,22 +116,22 @@ impl Socket {
             if !is_reset {
                 self.challenge(length > 0, now);
             }
-            return Verdict::Taken;
+            return Verdict::Dropped(if is_old { Cause::OldStamp } else { Cause::OutsideWindow });
         }
         if is_reset {
             // Only an exact one is believed (RFC 5961, section 3.2).
             if start == self.rcv {
                 self.end((self.state != State::TimeWait).then_some(StreamError::Reset));
-            } else {
-                self.challenge(false, now);
+                return Verdict::Taken;
             }
-            return Verdict::Taken;
+            self.challenge(false, now);
+            return Verdict::Dropped(Cause::Challenged);
         }
         if segment.control == TcpControl::Syn {
             self.challenge(false, now);
-            return Verdict::Taken;
+            return Verdict::Dropped(Cause::Challenged);
         }
-        let Some(acknowledges) = segment.ack_number.map(seq) else { return Verdict::Taken };
+        let Some(acknowledges) = segment.ack_number.map(seq) else { return Verdict::Dropped(Cause::Malformed) };
         if !self.is_synchronized() {
             if acknowledges != self.next {
                 return Verdict::Stray;
@@ -139,7 +140,7 @@ impl Socket {
         }
         if acknowledges > self.next || acknowledges < self.una - self.largest_window.max(1) {
             self.challenge(false, now);
-            return Verdict::Taken;
+            return Verdict::Dropped(Cause::WrongAcknowledgement);
         }
         self.heard = now;
         if let Some(stamp) = segment.timestamp
@@ -148,8 +149,7 @@ impl Socket {
             self.recent_stamp = stamp.tsval;
         }
         self.process_acknowledgement(acknowledges, segment, start, length, now, pool);
-        self.process_payload(segment, start, now, pool);
-        Verdict::Taken
+        self.process_payload(segment, start, now, pool).map_or(Verdict::Taken, Verdict::Dropped)
     }
 
     /// Says where this end is, at once where the peer has sent something, and not too often otherwise.
@@ -269,14 +269,15 @@ impl Socket {
         }
     }
 
-    fn process_payload(&mut self, segment: &TcpRepr, start: Seq, now: Instant, pool: &mut Pool) {
+    /// Gives why not all of it was taken.
+    fn process_payload(&mut self, segment: &TcpRepr, start: Seq, now: Instant, pool: &mut Pool) -> Option<Cause> {
         let is_fin = segment.control == TcpControl::Fin;
         if segment.payload.is_empty() && !is_fin {
-            return;
+            return None;
         }
         // What comes after the peer's FIN is ignored (section 3.10.7.4).
         if self.ended || self.state == State::Closed {
-            return;
+            return Some(Cause::AfterEnd);
         }
         let skip = self.rcv.beyond(start).min(segment.payload.len());
         let payload = &segment.payload[skip..];
@@ -298,6 +299,7 @@ impl Socket {
         if self.can_recv() || self.ended {
             self.reader.take().into_iter().for_each(Waker::wake);
         }
+        if allowed < payload.len() { Some(Cause::OutsideWindow) } else { (taken < allowed).then_some(Cause::NoBuffer) }
     }
 
     /// Stores what begins at `start`. Gives how much there was room for.

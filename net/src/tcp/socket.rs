@@ -248,6 +248,12 @@ impl Socket {
         self.rcv
     }
 
+    /// The first of what this end has sent that the peer has not acknowledged.
+    #[cfg(test)]
+    pub(crate) fn unacknowledged(&self) -> Seq {
+        self.una
+    }
+
     /// An acknowledgement waits to be sent.
     pub(crate) fn owes_acknowledgement(&self) -> bool {
         self.send_ack || self.acknowledge_at.is_some()

@@ -20,9 +20,11 @@ use smoltcp::wire::TcpControl;
 use crate::echo::with_console;
 
 const PORT: u16 = 80;
-/// What connections may use together, in bytes, and what else may come into use in KiB: tables of what is half there, and the application's tasks.
+/// What connections may use together, in bytes, which makes 195 connections at most; and what else may come into use in KiB: tables of what is half there, and the application's tasks.
 const LIMIT: usize = 4_000_000;
 const BESIDE: u64 = 4096;
+/// Connections of an attacker: more than there may be in all.
+const MANY: u16 = 400;
 /// How long an honest client may wait. On a quiet machine it is a millisecond; tests share theirs.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the attacker's hosts are, on the tap's network and elsewhere.
@@ -61,7 +63,9 @@ struct Scene<'a> {
 fn run(attack: Attack) -> Result<()> {
     let namespace = Namespace::new()?;
     let limit = format!("--tcp-memory={LIMIT}");
-    let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), arguments: &[&limit], ..Run::default() })?;
+    // Room for many neighbours: the network is wider than the namespace's part of it.
+    let arguments = ["--ipv4=10.0.0.2/8", &limit];
+    let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), arguments: &arguments, ..Run::default() })?;
     let attacked = namespace.run(|| {
         let mut kept = Http::connect(at())?;
         let page = kept.request("GET", "/")?.body;
@@ -125,10 +129,10 @@ fn requests(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 fn silence(scene: &mut Scene<'_>) -> Result<()> {
-    for number in 0..150 {
+    for number in 0..MANY {
         scene.attacker.connect((STRANGER, 10_000 + number), PORT)?;
         if number % 50 == 0 {
-            scene.check()?;
+            scene.check().with_context(|| format!("after {number}"))?;
         }
     }
     Ok(())
@@ -136,7 +140,8 @@ fn silence(scene: &mut Scene<'_>) -> Result<()> {
 
 /// Slowloris: requests that never come to an end.
 fn slow_requests(scene: &mut Scene<'_>) -> Result<()> {
-    let mut slow: Vec<TcpStream> = (0..150).map(|_| client::connect(at())).collect::<Result<_>>()?;
+    let mut slow: Vec<TcpStream> = (0..MANY).map(|_| client::connect(at())).collect::<Result<_>>()?;
+    scene.check()?;
     for piece in ["GET / HT", "TP/1.1\r\n", "Host: x\r\n", "X-a: b\r\n"] {
         // The server may have given up some of them.
         slow.iter_mut().for_each(|stream| drop(stream.write_all(piece.as_bytes())));
@@ -173,12 +178,15 @@ fn churn(scene: &mut Scene<'_>) -> Result<()> {
 
 fn closed_windows(scene: &mut Scene<'_>) -> Result<()> {
     let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-    for number in 0..100 {
+    for number in 0..MANY {
         let from = (STRANGER, 20_000 + number);
         let next = scene.attacker.connect(from, PORT)?;
         let segment = Segment { from, port: PORT, control: TcpControl::None, sequence: 1001, acknowledges: Some(next), window: 0 };
         let frame = scene.attacker.segment(&segment, request);
         scene.attacker.send(&frame)?;
+        if number % 50 == 0 {
+            scene.check().with_context(|| format!("after {number}"))?;
+        }
     }
     scene.check()?;
     // Honest ones may close theirs too: what was asked for is there when they read at last.
@@ -195,26 +203,27 @@ fn closed_windows(scene: &mut Scene<'_>) -> Result<()> {
 }
 
 fn vanishing(scene: &mut Scene<'_>) -> Result<()> {
-    for number in 0..100 {
-        let from = (Ipv4Addr::new(10, 0, 0, 100 + number as u8), 30_000);
+    for number in 0..MANY {
+        let from = (Ipv4Addr::from_bits(0x0a00_0100 + u32::from(number)), 30_000);
         scene.attacker.claim(from.0)?;
         let next = scene.attacker.connect(from, PORT)?;
         let segment = Segment { from, port: PORT, control: TcpControl::None, sequence: 1001, acknowledges: Some(next), window: 60_000 };
         let frame = scene.attacker.segment(&segment, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         // It never acknowledges the answer.
         scene.attacker.send(&frame)?;
-        if number % 25 == 0 {
-            scene.check()?;
+        if number % 50 == 0 {
+            scene.check().with_context(|| format!("after {number}"))?;
         }
     }
     Ok(())
 }
 
 fn addresses(scene: &mut Scene<'_>) -> Result<()> {
-    for number in 0..20_000_u32 {
-        // Every address of the network but the host's and the guest's, the same ones with ever new claims.
-        scene.attacker.claim(Ipv4Addr::from_bits(0x0a00_0003 + number % 250))?;
-        if number % 2500 == 0 {
+    for number in 0..250_000_u32 {
+        // Ever new addresses, of which there is room for a few thousand, and the same ones with ever new claims.
+        let stranger = if number % 5 == 0 { number % 250 } else { number };
+        scene.attacker.claim(Ipv4Addr::from_bits(0x0a00_0003 + stranger))?;
+        if number % 25_000 == 0 {
             scene.check().with_context(|| format!("after {number} claims"))?;
         }
     }
@@ -238,7 +247,10 @@ fn changed_address(scene: &mut Scene<'_>) -> Result<()> {
 
 fn fragments(scene: &mut Scene<'_>) -> Result<()> {
     scene.send(20_000, |attacker, number| {
-        let segment = any_segment(attacker, TcpControl::None);
+        let control = [TcpControl::Syn, TcpControl::None][number as usize / 3 % 2];
+        let acknowledges = (control == TcpControl::None).then_some(number);
+        let from = (STRANGER, number as u16 % 1000 + 1);
+        let segment = Segment { from, port: PORT, control, sequence: number, acknowledges, window: 1000 };
         let mut frame = attacker.segment(&segment, &[7; 1000]);
         // First, middle and last fragments (RFC 791: flags and offset), each with the right sum.
         let field: u16 = [0x2000, 0x2000 | (number % 8000) as u16, (number % 8000 + 1) as u16][number as usize % 3];
@@ -248,17 +260,28 @@ fn fragments(scene: &mut Scene<'_>) -> Result<()> {
         let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
         frame
-    })
+    })?;
+    unanswered(scene)
+}
+
+/// None of what was sent in the name of the stranger from its lower ports was answered.
+fn unanswered(scene: &mut Scene<'_>) -> Result<()> {
+    let answered = scene.attacker.answered(STRANGER, 50_000, PORT)?;
+    ensure!(answered.is_empty(), "{} answers, the first to port {}", answered.len(), answered[0]);
+    Ok(())
 }
 
 fn wrong_checksums(scene: &mut Scene<'_>) -> Result<()> {
     scene.send(20_000, |attacker, number| {
-        let segment = any_segment(attacker, [TcpControl::Syn, TcpControl::None][number as usize % 2]);
-        let mut frame = attacker.segment(&segment, b"payload");
+        let control = [TcpControl::Syn, TcpControl::None][number as usize / 3 % 2];
+        let acknowledges = (control == TcpControl::None).then_some(number);
+        let from = (STRANGER, number as u16 % 1000 + 1);
+        let mut frame = attacker.segment(&Segment { from, port: PORT, control, sequence: number, acknowledges, window: 1000 }, b"payload");
         let place = [24, 50, 54 + number as usize % 7][number as usize % 3];
         frame[place] ^= 1 << (number % 8);
         frame
-    })
+    })?;
+    unanswered(scene)
 }
 
 /// A request from each port of a host, and so more connections than there are ports at either end alone.
