@@ -82,6 +82,7 @@ fn a_head_that_comes_byte_by_byte_gains_no_time() {
             // The first is the last that has sent something, and still the first to go.
             let _ = stream.write_all(b"E").await;
         }
+        time::sleep(Duration::from_millis(1)).await;
         let _ = slow[0].write_all(b"T").await;
         time::sleep(Duration::from_millis(1)).await;
         crowd.check().await;
