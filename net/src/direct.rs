@@ -15,6 +15,7 @@
 
 mod arp;
 mod config;
+mod cookies;
 mod counters;
 mod demultiplex;
 mod device;

@@ -131,8 +131,9 @@ pub struct Config {
     /// Connections of a listener that wait to be accepted, at most. While they are that many requests are dropped.
     pub backlog: usize,
     /// Connections in their handshake at most, all listeners together; no more than a quarter of `max_connections` when there are that many
-    /// connections of all kinds. When they are that many, a new request takes the place of one of them chosen at random: a flood of requests that are
-    /// never completed then only hits peers that take long to complete theirs.
+    /// connections of all kinds. When they are that many, a new request is answered with a SYN cookie (RFC 4987, section 3.6): nothing is remembered of
+    /// it, a flood of requests that are never completed locks nobody out, and connections that are made meanwhile lack window scaling, time stamps and
+    /// selective acknowledgements.
     pub half_open: usize,
     /// How long a peer may take to complete its handshake.
     pub handshake_timeout: Duration,

@@ -54,7 +54,7 @@ causes! {
     TimeWait = "time_wait",
     /// A connection request while the listener's queue is full.
     BacklogFull = "backlog_full",
-    /// A handshake whose place another request took.
+    /// A handshake whose place a connection took that was made by a SYN cookie.
     HandshakeReplaced = "handshake_replaced",
     /// A handshake that was not completed in time.
     HandshakeTimeout = "handshake_timeout",
@@ -119,6 +119,10 @@ pub struct Statistics {
     pub connections_accepted: u64,
     /// Connections that this end has begun to open.
     pub connections_begun: u64,
+    /// Connection requests that were answered with a SYN cookie.
+    pub cookies_sent: u64,
+    /// Connections that were made when one came back.
+    pub cookies_accepted: u64,
     /// TCP segments with bytes that had been sent before.
     pub retransmissions: u64,
     /// Messages of others who claim this stack's address (RFC 5227, section 2.4).

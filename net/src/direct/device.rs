@@ -119,8 +119,8 @@ impl<T: FrameTransmitter> Wire<'_, T> {
 
     /// Answers a TCP segment of a connection whose socket is gone with what its last acknowledgement said: `next` comes next.
     pub(super) fn acknowledge_again(&mut self, to: EthernetAddress, own: Ipv4Addr, remote: Ipv4Addr, segment: &TcpRepr, next: Seq) {
-        let sequence = segment.ack_number.unwrap_or_default();
-        self.send_bare(to, own, remote, segment, (TcpControl::None, sequence, Some(TcpSeqNumber(next.0.cast_signed()))));
+        let header = TcpRepr { ack_number: Some(TcpSeqNumber(next.0.cast_signed())), ..bare(segment) };
+        self.send_segment(to, own, remote, &header, (&[], &[]), usize::MAX);
     }
 
     /// Answers a TCP segment that belongs to no connection with a reset, unless it is one itself (RFC 9293, section 3.5.2, group 1).
@@ -128,37 +128,48 @@ impl<T: FrameTransmitter> Wire<'_, T> {
         if segment.control == TcpControl::Rst || !self.transmitter.has_room() {
             return;
         }
-        let numbers = match segment.ack_number {
-            Some(acknowledged) => (acknowledged, None),
-            None => (TcpSeqNumber(0), Some(segment.seq_number + segment.segment_len())),
-        };
-        self.send_bare(to, own, remote, segment, (TcpControl::Rst, numbers.0, numbers.1));
+        let ack_number = segment.ack_number.is_none().then(|| segment.seq_number + segment.segment_len());
+        let header = TcpRepr { control: TcpControl::Rst, ack_number, ..bare(segment) };
+        self.send_segment(to, own, remote, &header, (&[], &[]), usize::MAX);
     }
 
-    /// Answers `segment` with a header alone, that has this control bit and these sequence and acknowledgement numbers.
-    fn send_bare(
+    /// Answers a connection request with the sequence number `first`, and no option but the segment size.
+    pub(super) fn answer_request(
         &mut self,
         to: EthernetAddress,
         own: Ipv4Addr,
         remote: Ipv4Addr,
-        segment: &TcpRepr,
-        (control, seq_number, ack_number): (TcpControl, TcpSeqNumber, Option<TcpSeqNumber>),
+        syn: &TcpRepr,
+        first: u32,
+        (segment, window): (u16, u16),
     ) {
         let header = TcpRepr {
-            src_port: segment.dst_port,
-            dst_port: segment.src_port,
-            control,
-            seq_number,
-            ack_number,
-            window_len: 0,
-            window_scale: None,
-            max_seg_size: None,
-            sack_permitted: false,
-            sack_ranges: [None; 3],
-            timestamp: None,
-            payload: &[],
+            control: TcpControl::Syn,
+            seq_number: TcpSeqNumber(first.cast_signed()),
+            ack_number: Some(syn.seq_number + 1),
+            window_len: window,
+            max_seg_size: Some(segment),
+            ..bare(syn)
         };
         self.send_segment(to, own, remote, &header, (&[], &[]), usize::MAX);
+    }
+}
+
+/// A header that answers `segment`, with the sequence number that this acknowledges.
+fn bare(segment: &TcpRepr) -> TcpRepr<'static> {
+    TcpRepr {
+        src_port: segment.dst_port,
+        dst_port: segment.src_port,
+        control: TcpControl::None,
+        seq_number: segment.ack_number.unwrap_or_default(),
+        ack_number: None,
+        window_len: 0,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
     }
 }
 

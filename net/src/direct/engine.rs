@@ -25,7 +25,7 @@ use super::listeners::Listening;
 use super::neighbours::Neighbours;
 use super::timers::Timers;
 use crate::frame::{Checksums, FrameInfo, FrameTransmitter, Offload};
-use crate::tcp::{Pool, Seq, State, Verdict};
+use crate::tcp::{Pool, Seq, Socket, State, Verdict};
 
 /// MTUs that make sense: every IPv4 host takes 576 bytes (RFC 791), and 9000 are the largest frames in use.
 const MTU_LIMITS: core::ops::RangeInclusive<usize> = 576..=9000;
@@ -56,6 +56,8 @@ pub(super) struct Engine {
     pub(super) datagrams: HashMap<u16, u32, Keyed>,
     /// Flows in their handshake.
     pub(super) half_open: Vec<u32>,
+    /// Until when a SYN cookie may come back.
+    pub(super) cookies_until: Option<Instant>,
     /// Connections that nobody holds: they give way to new ones.
     pub(super) orphans: Vec<u32>,
     pub(super) time_wait: VecDeque<(Instant, FlowKey)>,
@@ -124,6 +126,7 @@ impl Engine {
             listeners: HashMap::with_hasher(keyed),
             datagrams: HashMap::with_hasher(keyed),
             half_open: Vec::new(),
+            cookies_until: None,
             orphans: Vec::new(),
             time_wait: VecDeque::new(),
             dirty: VecDeque::new(),
@@ -241,20 +244,26 @@ impl Engine {
             }
             _ if is_request && is_listened_to => {
                 self.connections.remove(&key);
-                if let Some(id) = self.admit(key, segment) {
+                if self.is_flooded() {
+                    self.send_cookie(key, from, segment, transmitter);
+                } else if let Some(id) =
+                    self.admit(key, |settings, initial, now, pool, flight| Socket::answer(settings, segment, initial, now, pool, flight))
+                {
                     self.mark_dirty(id);
                 }
             }
             // No segment of a connection, and none that begins one (RFC 9293, section 3.10.7.2).
             _ if is_listened_to && segment.ack_number.is_none() => self.statistics.drops.count(Cause::Malformed),
             _ => {
-                let own = self.config.ipv4.address;
-                self.wire(transmitter).refuse(from, own, key.remote(), segment);
+                if !(is_listened_to && self.ingress_cookie(key, segment)) {
+                    let own = self.config.ipv4.address;
+                    self.wire(transmitter).refuse(from, own, key.remote(), segment);
+                }
             }
         }
     }
 
-    fn ingress_flow(&mut self, id: u32, segment: &TcpRepr) -> Verdict {
+    pub(super) fn ingress_flow(&mut self, id: u32, segment: &TcpRepr) -> Verdict {
         let Self { flows, statistics, pool, now, .. } = self;
         let Some(flow) = flows.get_mut(id as usize).and_then(|flow| flow.tcp()) else { return Verdict::Taken };
         statistics.flow_polls += 1;

@@ -6,7 +6,6 @@ use core::net::SocketAddrV4;
 use core::task::Waker;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::TcpRepr;
 
 use super::config::is_host;
 use super::counters::Cause;
@@ -72,24 +71,27 @@ impl Engine {
         }
     }
 
-    /// Makes a flow for a connection request to a listening port, which drops it when there is no room.
-    pub(super) fn admit(&mut self, key: FlowKey, syn: &TcpRepr) -> Option<u32> {
+    /// Whether a new connection request to a listening port is to be answered without being remembered.
+    pub(super) fn is_flooded(&self) -> bool {
+        // Where there is no room and nobody else to give way, one that is not there yet does.
+        let gives_way = !self.half_open.is_empty() && self.orphans.is_empty() && self.is_full();
+        self.half_open.len() >= self.most_handshakes() || gives_way
+    }
+
+    /// Whether a new connection takes the place of another.
+    pub(super) fn is_full(&self) -> bool {
+        self.tcp_flows >= self.config.max_connections || !self.pool.has_room()
+    }
+
+    /// Makes a flow for a connection to a listening port, with a socket that `make` makes; drops the request when there is no room.
+    pub(super) fn admit(&mut self, key: FlowKey, make: impl FnOnce(Settings, u32, Instant, &Pool, Flight) -> Socket) -> Option<u32> {
         let listening = self.listeners.get(&key.local_port())?;
         if listening.queue.len() >= self.config.backlog {
             self.statistics.drops.count(Cause::BacklogFull);
             return None;
         }
-        // Where there is no room and nobody else to give way, one that is not there yet does, too.
-        let is_full = self.orphans.is_empty() && (self.tcp_flows >= self.config.max_connections || !self.pool.has_room());
-        if self.half_open.len() >= self.most_handshakes() || is_full {
-            let victim = self.draw() as usize % self.half_open.len().max(1);
-            if let Some(&id) = self.half_open.get(victim) {
-                self.statistics.drops.count(Cause::HandshakeReplaced);
-                self.discard(id);
-            }
-        }
         let holder = Holder::Handshake(self.half_open.len());
-        match self.open(key, holder, |settings, initial, now, pool, flight| Socket::answer(settings, syn, initial, now, pool, flight)) {
+        match self.open(key, holder, make) {
             Ok(id) => {
                 self.half_open.push(id);
                 let close_by = self.now + flow::duration(self.config.handshake_timeout);

@@ -37,6 +37,8 @@ impl Direct {
             ("sent_bytes_total", "counter", "Bytes of these frames", statistics.bytes_sent),
             ("tcp_accepted_total", "counter", "Connections that peers have opened", statistics.connections_accepted),
             ("tcp_begun_total", "counter", "Connections that this end has begun to open", statistics.connections_begun),
+            ("tcp_syn_cookies_sent_total", "counter", "Connection requests answered with a SYN cookie", statistics.cookies_sent),
+            ("tcp_syn_cookies_accepted_total", "counter", "Connections made when one came back", statistics.cookies_accepted),
             ("tcp_retransmissions_total", "counter", "TCP segments sent again", statistics.retransmissions),
             ("address_conflicts_total", "counter", "Messages of others who claim the address", statistics.address_conflicts),
             ("tcp_connections", "gauge", "TCP connections", statistics.connections as u64),

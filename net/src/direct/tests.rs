@@ -16,6 +16,7 @@ use crate::stack::{Listener, Stream, StreamError, UdpError, UdpSocket};
 
 mod arp;
 mod attacks;
+mod cookies;
 mod limits;
 mod metrics;
 mod offload;

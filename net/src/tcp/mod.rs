@@ -24,8 +24,9 @@ mod tests;
 
 pub(crate) use flight::Flight;
 pub(crate) use pool::{Pool, cost};
+pub(crate) use process::asked_segment;
 pub(crate) use sequence::Seq;
-pub(crate) use socket::{Read, Settings, Socket, State};
+pub(crate) use socket::{HEADERS, Read, Settings, Socket, State};
 
 /// What became of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

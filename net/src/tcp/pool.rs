@@ -93,6 +93,11 @@ impl Pool {
         most.checked_ilog2().map_or(0, |exponent| 1 << exponent).clamp(self.least, self.most)
     }
 
+    /// The buffer that each connection is sure of.
+    pub(crate) fn least(&self) -> usize {
+        self.least
+    }
+
     /// The largest buffer that a connection can ever have.
     pub(crate) fn most(&self) -> usize {
         self.most

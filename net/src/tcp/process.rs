@@ -24,6 +24,11 @@ const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 /// Duplicate acknowledgements that tell of a loss (RFC 5681, section 3.2).
 const DUPLICATES: u32 = 3;
 
+/// The segment size that a peer's SYN asks for.
+pub(crate) fn asked_segment(syn: &TcpRepr) -> usize {
+    syn.max_seg_size.map_or(DEFAULT_SEGMENT, usize::from).max(LEAST_SEGMENT)
+}
+
 fn seq(number: TcpSeqNumber) -> Seq {
     Seq(number.0.cast_unsigned())
 }
@@ -41,8 +46,7 @@ impl Socket {
         self.sacks &= syn.sack_permitted;
         self.scales &= syn.window_scale.is_some();
         self.peer_shift = if self.scales { syn.window_scale.unwrap_or(0).min(MOST_SHIFT) } else { 0 };
-        let asked = syn.max_seg_size.map_or(DEFAULT_SEGMENT, usize::from).max(LEAST_SEGMENT);
-        self.segment = asked.min(self.settings.mtu - HEADERS) - if self.stamps { STAMP } else { 0 };
+        self.segment = asked_segment(syn).min(self.settings.mtu - HEADERS) - if self.stamps { STAMP } else { 0 };
         self.congestion = Congestion::new(self.settings.congestion_control, self.segment);
         self.peer_window = usize::from(syn.window_len);
         self.largest_window = self.peer_window;

@@ -15,7 +15,7 @@ use crate::direct::CongestionControl;
 use crate::stack::StreamError;
 
 /// IPv4 and TCP headers without options, in bytes.
-pub(super) const HEADERS: usize = 40;
+pub(crate) const HEADERS: usize = 40;
 /// The time stamp option with its padding (RFC 7323, appendix A).
 pub(super) const STAMP: usize = 12;
 /// What a connection may buffer per direction before it has shown its rate, in bytes: the largest window that needs no scale.
@@ -232,6 +232,15 @@ impl Socket {
     pub(crate) fn answer(settings: Settings, syn: &TcpRepr, initial: u32, now: Instant, pool: &Pool, flight: Flight) -> Self {
         let mut socket = Self::new(settings, State::SynReceived, initial, now, pool, flight);
         socket.negotiate(syn);
+        socket
+    }
+
+    /// A connection whose `syn` was answered with `initial`, and forgotten.
+    pub(crate) fn resume(settings: Settings, syn: &TcpRepr, initial: u32, now: Instant, pool: &Pool, flight: Flight) -> Self {
+        let mut socket = Self::answer(settings, syn, initial, now, pool, flight);
+        socket.send_syn = false;
+        // How long the answer has taken is not known: it is not a measurement of the round trip.
+        socket.round_trip.timed_out();
         socket
     }
 

@@ -39,61 +39,6 @@ fn work_per_request_does_not_depend_on_idle_connections() {
 }
 
 #[test]
-fn a_flood_of_requests_is_bounded_and_does_not_lock_others_out() {
-    simulate(1, async {
-        let (switch, server, client) = network();
-        serve_echo(&server, 7);
-        client.connect(at(7)).await.unwrap();
-        let limit = server.0.with(|engine| engine.config.half_open);
-        let mut peer = Peer::new(&switch, 1).await;
-        for number in 0..20_000_u32 {
-            let source = Ipv4Addr::from_bits(Ipv4Addr::new(172, 16, 0, 0).to_bits() + number);
-            let frame = peer.tcp_frame(source, &segment(1024, 7, TcpControl::Syn, number, None));
-            peer.device.send(&frame);
-            if number % 100 == 0 {
-                fogbow::task::yield_now().await;
-                fogbow::task::yield_now().await;
-                fogbow::task::yield_now().await;
-                assert!(server.statistics().handshakes <= limit);
-            }
-            if number % 5000 == 4999 {
-                let started = time::now();
-                let mut stream = client.connect(at(7)).await.unwrap();
-                stream.write_all(b"still served").await.unwrap();
-                assert_eq!(stream.read(&mut [0; 64]).await, Ok(12));
-                assert!(started.elapsed() < Duration::from_millis(10), "{:?}", started.elapsed());
-            }
-        }
-        assert!(server.statistics().drops.of(Cause::HandshakeReplaced) > 15_000);
-        // What is left of it goes away.
-        time::sleep(Duration::from_secs(70)).await;
-        assert_eq!(server.statistics().handshakes, 0);
-        assert_eq!(server.statistics().connections, 0);
-    });
-}
-
-#[test]
-fn a_burst_of_requests_may_take_all_room() {
-    simulate(1, async {
-        let switch = Switch::new();
-        let mut settings = config(SERVER);
-        settings.set_max_connections(60);
-        let server = stack(&switch, settings);
-        let mut peer = Peer::new(&switch, 1).await;
-        let _listener = server.listen(7).unwrap();
-        let burst: Vec<_> =
-            (0..60).map(|number| peer.tcp_frame(peer.address, &segment(1024 + number, 7, TcpControl::Syn, 1, None))).collect();
-        burst.iter().for_each(|frame| peer.device.send(frame));
-        assert_eq!(peer.seen().await.len(), 60);
-        assert_eq!((server.statistics().handshakes, server.statistics().drops.of(Cause::HandshakeReplaced)), (60, 0));
-        // There is no room for another, but that of one of them.
-        peer.device.send(&peer.tcp_frame(peer.address, &segment(2000, 7, TcpControl::Syn, 1, None)));
-        settle().await;
-        assert_eq!((server.statistics().connections, server.statistics().drops.of(Cause::HandshakeReplaced)), (60, 1));
-    });
-}
-
-#[test]
 fn nothing_is_allocated_for_a_request_with_a_wrong_checksum() {
     simulate(1, async {
         let (switch, server, _client) = network();
