@@ -235,10 +235,9 @@ impl Socket {
         socket
     }
 
-    /// A connection whose `syn` was answered with `initial`, and forgotten.
+    /// A connection whose `syn` was answered with `initial`, and forgotten, and whose peer has acknowledged that.
     pub(crate) fn resume(settings: Settings, syn: &TcpRepr, initial: u32, now: Instant, pool: &Pool, flight: Flight) -> Self {
         let mut socket = Self::answer(settings, syn, initial, now, pool, flight);
-        socket.send_syn = false;
         // How long the answer has taken is not known: it is not a measurement of the round trip.
         socket.round_trip.timed_out();
         socket
