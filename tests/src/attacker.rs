@@ -15,6 +15,8 @@ use crate::network::{GUEST, TAP};
 /// The Ethernet header, and the IPv4 header without options.
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
+/// When a question is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// The hardware address that the attacker gives as its own.
 const HARDWARE: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 0x66]);
 
@@ -134,8 +136,7 @@ impl Attacker {
     pub fn connect(&mut self, from: (Ipv4Addr, u16), port: u16) -> Result<u32> {
         let syn = Segment { from, port, control: TcpControl::Syn, sequence: 1000, acknowledges: None, window: 1024 };
         let frame = self.segment(&syn, &[]);
-        self.send(&frame)?;
-        let next = self.wait(|frame| {
+        let next = self.ask(&frame, |frame| {
             let tcp = TcpPacket::new_checked(frame.get(ETHERNET + IPV4..)?).ok()?;
             let is_answer =
                 frame[12..14] == [8, 0] && frame[30..34] == from.0.octets() && tcp.dst_port() == from.1 && tcp.syn() && tcp.ack();
@@ -156,8 +157,7 @@ impl Attacker {
         let mut ports = Vec::new();
         let syn = Segment { from: (host, own), port, control: TcpControl::Syn, sequence: 1000, acknowledges: None, window: 1024 };
         let frame = self.segment(&syn, &[]);
-        self.send(&frame)?;
-        self.wait(|frame| {
+        self.ask(&frame, |frame| {
             let tcp = TcpPacket::new_checked(frame.get(ETHERNET + IPV4..)?).ok()?;
             if frame[12..14] != [8, 0] || frame[23] != u8::from(IpProtocol::Tcp) || frame[30..34] != host.octets() {
                 return None;
@@ -175,10 +175,15 @@ impl Attacker {
         EthernetRepr { src_addr: HARDWARE, dst_addr: self.guest, ethertype }.emit(&mut EthernetFrame::new_unchecked(frame));
     }
 
-    /// Waits for a frame of which `look` makes something.
-    fn wait<R>(&mut self, mut look: impl FnMut(&[u8]) -> Option<R>) -> Result<R> {
+    /// Sends a frame, again and again as it may be lost beside others, and waits for one of which `look` makes something.
+    fn ask<R>(&mut self, frame: &[u8], mut look: impl FnMut(&[u8]) -> Option<R>) -> Result<R> {
         let begun = Instant::now();
+        let mut asked = 0;
         while begun.elapsed() < Duration::from_secs(10) {
+            if begun.elapsed() >= asked * AGAIN {
+                self.send(frame)?;
+                asked += 1;
+            }
             if let Some((received, _)) = self.socket.receive(smoltcp::time::Instant::ZERO) {
                 if let Some(found) = received.consume(&mut look) {
                     return Ok(found);
