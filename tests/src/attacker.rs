@@ -53,9 +53,8 @@ impl Attacker {
     pub fn new() -> Result<Self> {
         let socket = RawSocket::new(TAP, Medium::Ethernet).context("opening a raw socket")?;
         let mut attacker = Self { socket, guest: EthernetAddress::BROADCAST, random: 0x9e37_79b9_7f4a_7c15 };
-        let own = Ipv4Addr::new(10, 0, 0, 66);
-        attacker.claim(own)?;
-        attacker.guest = attacker.wait(|frame| {
+        let claim = attacker.claiming(Ipv4Addr::new(10, 0, 0, 66));
+        attacker.guest = attacker.ask(&claim, |frame| {
             let arp = ArpPacket::new_checked(frame.get(ETHERNET..)?).ok()?;
             (frame[12..14] == [8, 6] && arp.source_protocol_addr() == GUEST.octets())
                 .then(|| EthernetAddress::from_bytes(arp.source_hardware_addr()))
@@ -87,6 +86,11 @@ impl Attacker {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn claim(&mut self, address: Ipv4Addr) -> Result<()> {
+        let frame = self.claiming(address);
+        self.send(&frame)
+    }
+
+    fn claiming(&self, address: Ipv4Addr) -> Vec<u8> {
         let arp = ArpRepr::EthernetIpv4 {
             operation: ArpOperation::Request,
             source_hardware_addr: HARDWARE,
@@ -97,7 +101,7 @@ impl Attacker {
         let mut frame = vec![0; ETHERNET + arp.buffer_len()];
         self.address(&mut frame, EthernetProtocol::Arp);
         arp.emit(&mut ArpPacket::new_unchecked(&mut frame[ETHERNET..]));
-        self.send(&frame)
+        frame
     }
 
     /// A frame with a TCP segment and its right checksums.
