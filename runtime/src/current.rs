@@ -34,12 +34,7 @@ pub(crate) fn get() -> Option<Current> {
 /// # Panics
 /// When no runtime runs: the caller is outside of `start`.
 pub(crate) fn with<R>(f: impl FnOnce(&Runtime) -> R) -> R {
-    match slot::get() {
-        Some(runtime) => f(&runtime),
-        None => {
-            panic!("no runtime is running here: call this from `start` or from a task it spawned")
-        }
-    }
+    slot::with(f).unwrap_or_else(|| panic!("no runtime is running here: call this from `start` or from a task it spawned"))
 }
 
 #[cfg(not(any(test, feature = "hosted")))]
@@ -73,6 +68,10 @@ mod slot {
         unsafe { core::mem::replace(&mut *SLOT.0.get(), runtime) }
     }
 
+    pub(super) fn with<R>(f: impl FnOnce(&Runtime) -> R) -> Option<R> {
+        get().map(f)
+    }
+
     pub(super) fn get() -> Option<Current> {
         // SAFETY: as in `replace`.
         unsafe { *SLOT.0.get() }
@@ -98,6 +97,10 @@ mod slot {
 
     pub(super) fn replace(runtime: Option<Current>) -> Option<Current> {
         SLOT.with(|slot| slot.replace(runtime))
+    }
+
+    pub(super) fn with<R>(f: impl FnOnce(&Runtime) -> R) -> Option<R> {
+        get().map(|runtime| f(&runtime))
     }
 
     pub(super) fn get() -> Option<Current> {

@@ -42,11 +42,16 @@ struct Check {
     rustdoc_flags: Option<&'static str>,
 }
 
-const CHECKS: [Check; 3] = [
+const CHECKS: [Check; 4] = [
     Check { name: "rustfmt", arguments: &["fmt", "--all", "--check"], rustdoc_flags: None },
     Check {
         name: "clippy",
         arguments: &["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"],
+        rustdoc_flags: None,
+    },
+    Check {
+        name: "clippy, of the runtime as images have it",
+        arguments: &["clippy", "--quiet", "--package", "fogbow", "--", "--deny", "warnings"],
         rustdoc_flags: None,
     },
     Check {
