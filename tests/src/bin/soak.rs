@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: images under load for a long time: connections kept and connections made anew, until the time is over.
 //!
-//! `soak MINUTES`: each of spt, hvt and genode serves for so long. It passes when every response is whole and the image's memory has not grown. Before that,
+//! `soak MINUTES`: each of spt, hvt, virtio and genode serves for so long. It passes when every response is whole and the image's memory has not grown. Before that,
 //! an image on muen answers a hundred thousand echoes without losing one, and 100 MB go each way between Linux and an image over each kind of bad wire
 //! (`soak transfers`: the latter alone); after it, one on virtio serves for as long through a wire that loses frames (`soak MINUTES loss`: that alone).
 #![forbid(unsafe_code)]
