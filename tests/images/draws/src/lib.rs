@@ -80,10 +80,11 @@ async fn draw_and_wait(remember: bool) -> Result<(), StartError> {
 /// it came apart from it.
 async fn watch_clocks(readings: u32) {
     const PAUSE: Duration = Duration::from_micros(300);
+    const SLEEPS: u32 = 500;
     let (start, wall) = (time::now(), time::wall());
     let (mut before, mut back, mut short) = (start, 0, 0);
     for number in 1..=readings {
-        if number.is_multiple_of(10_000) {
+        if number.is_multiple_of(readings.div_ceil(SLEEPS)) {
             let asleep = time::now();
             time::sleep(PAUSE).await;
             short += u32::from(asleep.elapsed() < PAUSE);
