@@ -22,6 +22,7 @@ mod device;
 mod driver;
 mod engine;
 mod flow;
+mod icmp;
 mod listeners;
 mod metrics;
 mod neighbours;

@@ -8,7 +8,7 @@ use fogbow::simulation::Simulation;
 use fogbow::time::{self, Duration};
 use fogbow_net::direct::{Config, Direct, Ipv4Cidr};
 use fogbow_net::simulation::Switch;
-use fogbow_net::{Listener, Stack};
+use fogbow_net::{Listener, Stack, UdpSocket};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -49,9 +49,29 @@ fn allocations(connections: usize, requests: usize) -> u64 {
     allocation_counter::measure(run).count_total
 }
 
+/// Sends so many datagrams, each answered.
+fn allocations_of_datagrams(count: usize) -> u64 {
+    let run = || {
+        Simulation::new(1).block_on(async move {
+            let switch = Switch::new();
+            let (server, client) = (stack(&switch, SERVER), stack(&switch, CLIENT));
+            let (answering, asking) = (server.bind(53).unwrap(), client.bind(0).unwrap());
+            let mut buffer = [0; 2048];
+            for _ in 0..count {
+                asking.send_to(&[7; 1000], SocketAddr::from((SERVER, 53))).await.unwrap();
+                let (length, from) = answering.receive_from(&mut buffer).await.unwrap();
+                answering.send_to(&buffer[..length], from).await.unwrap();
+                asking.receive_from(&mut buffer).await.unwrap();
+            }
+        });
+    };
+    allocation_counter::measure(run).count_total
+}
+
 #[test]
 fn a_packet_allocates_nothing() {
     assert_eq!(allocations(1, 10), allocations(1, 10_000));
+    assert_eq!(allocations_of_datagrams(10), allocations_of_datagrams(10_000));
 }
 
 #[test]

@@ -52,6 +52,8 @@ causes! {
     NoBuffer = "no_buffer",
     /// A segment to a closed connection whose address pair is still reserved, with nothing to acknowledge.
     TimeWait = "time_wait",
+    /// An ICMP message that a segment did not arrive, but for one that was to open a connection.
+    StrayError = "stray_error",
     /// A connection request while the listener's queue is full.
     BacklogFull = "backlog_full",
     /// A handshake whose place a connection took that was made by a SYN cookie.

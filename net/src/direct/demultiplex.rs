@@ -15,6 +15,7 @@ use smoltcp::wire::{
 
 use super::config::{Ipv4Cidr, is_host};
 use super::counters::Cause;
+use super::icmp::Unreachable;
 use crate::frame::Checksums;
 
 /// A connection, seen from a stack that has one address: the peer's address and port, and the own port.
@@ -56,6 +57,8 @@ pub(super) enum Frame<'a> {
     Udp { port: u16, alone: bool },
     /// An ARP message, for this stack or not.
     Arp(Message),
+    /// A segment of this stack's did not arrive.
+    Unreachable(Unreachable),
     /// Something else that the interface may answer, such as an echo request.
     Other,
 }
@@ -155,7 +158,10 @@ fn packet<'a>(
         }
         IpProtocol::Icmp => {
             let icmp = Icmpv4Packet::new_checked(ip.payload()).or(Err(Cause::Malformed))?;
-            if icmp.verify_checksum() { Ok(Frame::Other) } else { Err(Cause::IcmpChecksum) }
+            if !icmp.verify_checksum() {
+                return Err(Cause::IcmpChecksum);
+            }
+            Ok(Unreachable::parse(&icmp, network.address).map_or(Frame::Other, Frame::Unreachable))
         }
         _ => Ok(Frame::Other),
     }

@@ -215,6 +215,7 @@ impl Engine {
                 None => self.statistics.drops.count(Cause::Broadcast),
             },
             Ok(Frame::Arp(message)) => self.ingress_arp(&message, transmitter),
+            Ok(Frame::Unreachable(message)) => self.ingress_unreachable(message),
             Ok(Frame::Other) => self.answer(frame, transmitter),
             Err(cause) => self.statistics.drops.count(cause),
         }

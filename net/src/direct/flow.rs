@@ -10,6 +10,7 @@ use smoltcp::time::{Duration, Instant};
 
 use super::counters::FlowCounters;
 use super::demultiplex::FlowKey;
+use crate::stack::ConnectError;
 use crate::tcp::Socket;
 
 /// Who a flow belongs to.
@@ -52,13 +53,15 @@ pub(super) struct TcpFlow {
     pub(super) orphan: Option<usize>,
     /// Waiting for its next hop's hardware address.
     pub(super) awaiting: bool,
+    /// Why it cannot be opened, as somebody on the path has said.
+    pub(super) refused: Option<ConnectError>,
     pub(super) counters: FlowCounters,
 }
 
 impl TcpFlow {
     pub(super) fn new(key: FlowKey, socket: Socket, holder: Holder) -> Self {
         let counters = FlowCounters::default();
-        Self { key, socket, holder, mapped: true, resting: false, close_by: None, orphan: None, awaiting: false, counters }
+        Self { key, socket, holder, mapped: true, resting: false, close_by: None, orphan: None, awaiting: false, refused: None, counters }
     }
 }
 

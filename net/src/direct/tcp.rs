@@ -172,7 +172,7 @@ impl Connection {
                     Poll::Pending
                 }
                 State::Closed if flow.socket.failure() == Some(StreamError::Reset) => Poll::Ready(Err(ConnectError::Refused)),
-                State::Closed => Poll::Ready(Err(ConnectError::TimedOut)),
+                State::Closed => Poll::Ready(Err(flow.refused.unwrap_or(ConnectError::TimedOut))),
                 _ => Poll::Ready(Ok(())),
             };
             (poll, false)

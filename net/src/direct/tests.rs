@@ -17,6 +17,7 @@ use crate::stack::{Listener, Stream, StreamError, UdpError, UdpSocket};
 mod arp;
 mod attacks;
 mod cookies;
+mod icmp;
 mod limits;
 mod metrics;
 mod offload;

@@ -257,7 +257,6 @@ impl Socket {
     }
 
     /// The first of what this end has sent that the peer has not acknowledged.
-    #[cfg(test)]
     pub(crate) fn unacknowledged(&self) -> Seq {
         self.una
     }
