@@ -1,9 +1,11 @@
 //! The way between an image and its tap: large frames that the host cuts, MTUs, recordings.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use fogbow_tests::Skip;
 use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::client;
 use fogbow_tests::guest::PATIENCE;
@@ -41,14 +43,43 @@ pub(crate) fn trials() -> Vec<Trial> {
             ensure!(largest == (9000 + HEADER, 9000 + HEADER), "the largest frames have {largest:?} bytes");
             Ok(())
         }),
+        super::on(&PLACES, "network_tcpdump_reads_what_is_recorded", tcpdump_reads),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Has a stream echoed and gives the largest frames that were recorded: to the image, and from it.
+/// The largest frames that were recorded: to the image, and from it.
 fn largest_frames(place: Place, mtu: u32, offload: bool) -> Result<(usize, usize)> {
+    record(place, mtu, offload, recorded)
+}
+
+/// tcpdump finds as many frames in a recording as the project's own reader, and each of them whole.
+fn tcpdump_reads(place: Place) -> Result<()> {
+    record(place, 1500, true, |path| {
+        recorded(path)?;
+        let begun = Instant::now();
+        loop {
+            let output = Command::new("tcpdump").args(["-n", "-r"]).arg(path).output();
+            let output = output.map_err(|error| Skip(format!("tcpdump: {error} (apt-get install tcpdump)")))?;
+            let file = std::fs::read(path)?;
+            let ours = fogbow_pcap::Records::new(&file).map_or(0, Iterator::count);
+            let text = String::from_utf8_lossy(&output.stdout);
+            if output.status.success() && text.lines().count() == ours {
+                let streams = text.lines().filter(|line| line.contains("10.0.0.2.7000: Flags")).count();
+                ensure!(streams > 0 && !text.contains("[|") && !text.contains("bad"), "{text}");
+                return Ok(());
+            }
+            // The recorder may be writing the last frames.
+            ensure!(begun.elapsed() < PATIENCE, "{ours} frames; tcpdump: {}", String::from_utf8_lossy(&output.stderr));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    })
+}
+
+/// Has a datagram and a stream echoed, and lets `look` see the recording of that while the image runs.
+fn record<R>(place: Place, mtu: u32, offload: bool, look: impl FnOnce(&Path) -> Result<R>) -> Result<R> {
     let namespace = Namespace::with_mtu(mtu)?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("frames.pcap");
@@ -74,7 +105,7 @@ fn largest_frames(place: Place, mtu: u32, offload: bool) -> Result<(usize, usize
             client::echo(ADDRESS.into(), LENGTH)
         })
         .map_err(|error| with_console(error, &guest))?;
-    recorded(&path)
+    look(&path)
 }
 
 /// The largest frames of a recording, to the image and from it, once all that was echoed is there.
