@@ -150,7 +150,9 @@ fn silence(scene: &mut Scene<'_>) -> Result<()> {
 fn slow_requests(scene: &mut Scene<'_>) -> Result<()> {
     let mut slow: Vec<TcpStream> = Vec::new();
     for number in 0..MANY {
+        let begun = Instant::now();
         slow.push(client::connect(at())?);
+        ensure!(begun.elapsed() < PATIENCE, "connection {number} was made after {:?}", begun.elapsed());
         slow[usize::from(number)].write_all(b"G")?;
         if number % 50 == 0 {
             scene.check().with_context(|| format!("after {number}"))?;
