@@ -25,7 +25,7 @@ async fn connecting() -> (Direct, Peer, Seen, fogbow::Task<(Option<ConnectError>
 /// Says that `seen`, with its sequence number moved by so much, did not arrive.
 fn say(peer: &mut Peer, seen: &Seen, moved: usize, reason: Icmpv4DstUnreachable) {
     let header = Ipv4Repr { src_addr: CLIENT, dst_addr: peer.address, next_header: IpProtocol::Tcp, payload_len: 20, hop_limit: 64 };
-    let mut quoted = vec![0; 20];
+    let mut quoted = [0; 20];
     let mut tcp = TcpPacket::new_unchecked(&mut quoted[..]);
     tcp.set_src_port(seen.from_port);
     tcp.set_dst_port(seen.to_port);
