@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p fogbow-net --example impaired_transfer --all-features -- [MEGABYTES [SEED]]`
 //!
-//! Time is virtual: a run depends on its seed alone. The link carries a gigabit a second.
+//! Time is virtual: a run depends on its seed alone. The link carries a gigabit a second. Where some frames are overtaken, they take twice as long as the
+//! others; where all are, each takes up to twice as long, every one for itself.
 #![forbid(unsafe_code)]
 
 use embedded_io_async::{Read, Write};
@@ -12,6 +13,7 @@ use fogbow_net::simulation::{Impairment, Network};
 use fogbow_net::{Listener, Stack};
 
 const LINK: u64 = 1_000_000_000;
+const PERCENT: u32 = Impairment::PERCENT;
 
 struct Outcome {
     goodput: f64,
@@ -24,11 +26,18 @@ fn main() {
     let (megabytes, seed) = (arguments.next().unwrap_or(20), arguments.next().unwrap_or(1));
     println!("{:24} {:>6} {:>14} {:>18} {:>9}", "path", "RTT", "Mbit/s", "longest stall, ms", "repeated");
     for rtt in [2, 20, 100] {
-        for (name, lost, reordered) in
-            [("clean", 0, 0), ("0.1 % lost", 1_000, 0), ("1 % lost", 10_000, 0), ("3 % lost", 30_000, 0), ("1 % reordered", 0, 10_000)]
-        {
-            let impairment =
-                Impairment { lost, reordered, delay: Duration::from_millis(rtt / 2), rate: Some(LINK), ..Impairment::default() };
+        let way = Duration::from_millis(rtt / 2);
+        let link = Impairment { delay: way, rate: Some(LINK), ..Impairment::default() };
+        for (name, impairment) in [
+            ("clean", link),
+            ("0.1 % lost", Impairment { lost: PERCENT / 10, ..link }),
+            ("1 % lost", Impairment { lost: PERCENT, ..link }),
+            ("3 % lost", Impairment { lost: 3 * PERCENT, ..link }),
+            ("1 % overtaken", Impairment { reordered: PERCENT, ..link }),
+            ("5 % overtaken", Impairment { reordered: 5 * PERCENT, ..link }),
+            ("all overtaken", Impairment { jitter: way, ..link }),
+            ("10 % twice", Impairment { doubled: 10 * PERCENT, ..link }),
+        ] {
             let Outcome { goodput, stall, repeated } = Simulation::new(seed as u64).block_on(transfer(megabytes * 1_000_000, impairment));
             println!("{name:24} {rtt:4} ms {goodput:14.1} {:18} {repeated:9}", stall.as_millis());
         }

@@ -22,6 +22,7 @@ mod limits;
 mod metrics;
 mod offload;
 mod peer;
+mod reordering;
 mod rfc9293;
 mod rfc_others;
 mod tcp;

@@ -97,6 +97,13 @@ impl Congestion {
         self.window = self.segment;
     }
 
+    /// The reduction of a window that was as `saved` was a mistake: it is as it was, and as far into its curve (RFC 9438, section 4.9), or larger where it
+    /// has grown beyond since.
+    pub(crate) fn restore(&mut self, saved: &Self) {
+        let window = self.window.max(saved.window);
+        *self = Self { window, ..*saved };
+    }
+
     /// Nothing has been in flight for longer than a retransmission takes: begins anew from the first window (RFC 5681, section 4.1).
     pub(crate) fn idle(&mut self) {
         self.window = self.window.min(INITIAL * self.segment);
@@ -153,6 +160,32 @@ mod tests {
         };
         let (early, plateau, late) = (at(&mut congestion, 0, 45), at(&mut congestion, 45, 90), at(&mut congestion, 90, 180));
         assert!((930..980).contains(&early) && (985..=1005).contains(&plateau) && late > 1200, "{early} {plateau} {late}");
+    }
+
+    #[test]
+    fn rfc9438_section_4_9_an_undone_reduction_leaves_the_window_and_its_curve_as_they_were() {
+        for reduce in [Congestion::lost, Congestion::timed_out] {
+            let (mut congestion, mut other) =
+                (Congestion::new(CongestionControl::Cubic, SEGMENT), Congestion::new(CongestionControl::Cubic, SEGMENT));
+            for one in [&mut congestion, &mut other] {
+                one.window = 100 * SEGMENT;
+                one.lost();
+                one.acknowledged(SEGMENT, Instant::from_secs(1), ROUND_TRIP);
+            }
+            let saved = congestion;
+            reduce(&mut congestion);
+            congestion.acknowledged(SEGMENT, Instant::from_secs(2), ROUND_TRIP);
+            assert!(congestion.window() < saved.window());
+            congestion.restore(&saved);
+            for second in 2..9 {
+                [&mut congestion, &mut other].into_iter().for_each(|one| one.acknowledged(SEGMENT, Instant::from_secs(second), ROUND_TRIP));
+                assert_eq!((congestion.window, congestion.threshold, congestion.largest), (other.window, other.threshold, other.largest));
+            }
+            // What has come since is not taken away.
+            congestion.window = 500 * SEGMENT;
+            congestion.restore(&saved);
+            assert_eq!((congestion.window(), congestion.threshold), (500 * SEGMENT, saved.threshold));
+        }
     }
 
     #[test]

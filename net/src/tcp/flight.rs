@@ -73,6 +73,12 @@ pub(crate) struct Told {
     pub(crate) arrived: usize,
     /// When the last sent of them was sent, if it was sent once only.
     pub(crate) sample: Option<Instant>,
+    /// Something counted as lost, was not sent again, and has been acknowledged in its turn.
+    pub(crate) was_not_lost: bool,
+    /// Nothing that was sent again was needed, as a time stamp tells.
+    pub(crate) is_late: bool,
+    /// What was sent again later than this was so too short a time ago to be what has arrived: it was an earlier copy.
+    pub(crate) latest: Option<Instant>,
 }
 
 impl Flight {
@@ -174,6 +180,7 @@ impl Flight {
                 break;
             }
             self.sent.pop_front();
+            told.was_not_lost |= sent.lost && !sent.again;
             if !sent.arrived {
                 self.note(&sent, told);
             }
@@ -231,32 +238,34 @@ impl Flight {
         } else {
             self.bytes -= sent.len();
         }
-        if sent.again {
-            // It may be the first copy that has arrived, which tells nothing of time.
-        } else {
+        if !sent.again {
             if sent.end < self.furthest {
                 self.reorders = true;
             }
             told.sample = told.sample.max(Some(sent.at));
         }
         self.furthest = self.furthest.max(sent.end);
-        if self.newest.is_none_or(|newest| is_after((sent.at, sent.end), newest)) {
+        // It may be the first copy that has arrived, which tells nothing of time (RFC 8985, section 6.2, step 2).
+        let is_first = sent.again && told.latest.is_some_and(|latest| sent.at > latest);
+        if !is_first && self.newest.is_none_or(|newest| is_after((sent.at, sent.end), newest)) {
             self.newest = Some((sent.at, sent.end));
         }
     }
 
-    /// Finds what is lost by now. Gives whether something is, and when more may be.
-    pub(crate) fn detect(&mut self, now: Instant, round_trip: Duration, shortest: Duration, in_recovery: bool) -> (bool, Option<Instant>) {
+    /// Something was sent again in vain: the path delivers later segments first.
+    pub(crate) fn saw_reordering(&mut self) {
+        self.reorders = true;
+    }
+
+    /// Finds what is lost by now: what was sent a round trip and a reordering `window` ago, and before something that has arrived. Gives whether
+    /// something is, and when more may be.
+    pub(crate) fn detect(&mut self, now: Instant, round_trip: Duration, window: Duration, in_recovery: bool) -> (bool, Option<Instant>) {
         let Some(newest) = self.newest else { return (false, None) };
         if self.arrived == 0 && !self.reorders {
             return (false, None);
         }
-        // A quarter of the shortest round trip; nothing where enough later segments have arrived on a path that keeps their order.
-        let window = if !self.reorders && (in_recovery || self.arrived >= DUPLICATES) {
-            Duration::ZERO
-        } else {
-            Duration::from_micros(shortest.total_micros() / 4)
-        };
+        // None where enough later segments have arrived on a path that keeps their order.
+        let window = if !self.reorders && (in_recovery || self.arrived >= DUPLICATES) { Duration::ZERO } else { window };
         let (mut found, mut next) = (false, None::<Instant>);
         for sent in self.sent.iter_mut().filter(|sent| sent.is_in_flight()) {
             if !is_after(newest, (sent.at, sent.end)) {
@@ -289,6 +298,18 @@ impl Flight {
         true
     }
 
+    /// Nothing is lost: what counted as such and was not sent again is in flight, and what comes next is to tell anew what was overtaken.
+    pub(crate) fn lose_none(&mut self) {
+        self.newest = None;
+        if self.lost > 0 {
+            for sent in self.sent.iter_mut().filter(|sent| sent.lost) {
+                sent.lost = false;
+                self.bytes += sent.len();
+            }
+            self.lost = 0;
+        }
+    }
+
     /// All that has not arrived counts as lost. What the peer has said to have is forgotten when it has taken that back (RFC 2018, section 8).
     pub(crate) fn lose_all(&mut self) {
         let reneged = self.sent.front().is_some_and(|sent| sent.arrived);
@@ -315,6 +336,7 @@ mod tests {
     use proptest::prelude::*;
 
     const ROUND_TRIP: Duration = Duration::from_millis(20);
+    const WINDOW: Duration = Duration::from_millis(5);
 
     fn at(millis: i64) -> Instant {
         Instant::from_millis(millis)
@@ -333,10 +355,10 @@ mod tests {
         let mut flight = flight(10);
         let mut told = Told::default();
         flight.acknowledge_range(Seq(100), Seq(300), &mut told);
-        assert_eq!(flight.detect(at(22), ROUND_TRIP, ROUND_TRIP, false), (false, Some(at(25))));
+        assert_eq!(flight.detect(at(22), ROUND_TRIP, WINDOW, false), (false, Some(at(25))));
         flight.acknowledge_range(Seq(100), Seq(400), &mut told);
         assert_eq!((told.arrived, told.sample), (300, Some(at(3))));
-        assert_eq!(flight.detect(at(23), ROUND_TRIP, ROUND_TRIP, false), (true, None));
+        assert_eq!(flight.detect(at(23), ROUND_TRIP, WINDOW, false), (true, None));
         assert_eq!((flight.send_lost(0, at(23)), flight.send_lost(0, at(23)), flight.bytes()), (Some((Seq(0), Seq(100))), None, 700));
     }
 
@@ -348,8 +370,8 @@ mod tests {
         flight.acknowledge(Seq(200), &mut told);
         assert!(flight.reorders);
         flight.acknowledge_range(Seq(300), Seq(800), &mut told);
-        assert_eq!(flight.detect(at(22), ROUND_TRIP, ROUND_TRIP, false), (false, Some(at(27))));
-        assert!(flight.detect(at(27), ROUND_TRIP, ROUND_TRIP, false).0);
+        assert_eq!(flight.detect(at(22), ROUND_TRIP, WINDOW, false), (false, Some(at(27))));
+        assert!(flight.detect(at(27), ROUND_TRIP, WINDOW, false).0);
     }
 
     #[test]
@@ -357,13 +379,42 @@ mod tests {
         let mut flight = flight(6);
         let mut told = Told::default();
         flight.acknowledge_range(Seq(100), Seq(500), &mut told);
-        assert!(flight.detect(at(25), ROUND_TRIP, ROUND_TRIP, false).0);
+        assert!(flight.detect(at(25), ROUND_TRIP, WINDOW, false).0);
         flight.send_lost(0, at(25));
         flight.push(Seq(600), Seq(700), 100, at(26));
-        assert!(!flight.detect(at(46), ROUND_TRIP, ROUND_TRIP, true).0);
+        assert!(!flight.detect(at(46), ROUND_TRIP, WINDOW, true).0);
         flight.acknowledge_range(Seq(600), Seq(700), &mut told);
-        assert!(flight.detect(at(46), ROUND_TRIP, ROUND_TRIP, true).0);
+        assert!(flight.detect(at(46), ROUND_TRIP, WINDOW, true).0);
         assert_eq!(flight.send_lost(0, at(46)), Some((Seq(0), Seq(100))));
+    }
+
+    #[test]
+    fn rfc8985_section_6_2_step_2_an_answer_that_comes_too_soon_is_one_to_the_first_copy() {
+        for (latest, expected) in [(30, false), (29, true)] {
+            let mut flight = flight(6);
+            flight.reorders = true;
+            flight.acknowledge_range(Seq(100), Seq(200), &mut Told::default());
+            assert!(flight.detect(at(26), ROUND_TRIP, WINDOW, false).0);
+            flight.send_lost(0, at(30));
+            // If it is one to what was sent at 30 ms, all that was sent before is lost.
+            flight.acknowledge(Seq(100), &mut Told { latest: Some(at(latest)), ..Told::default() });
+            assert_eq!(flight.detect(at(33), ROUND_TRIP, WINDOW, false).0, !expected);
+        }
+    }
+
+    #[test]
+    fn rfc4015_section_3_when_nothing_is_lost_what_was_sent_before_a_repetition_is_not_either() {
+        let mut flight = flight(6);
+        flight.lose_all();
+        flight.send_lost(0, at(300));
+        let mut told = Told::default();
+        flight.acknowledge(Seq(100), &mut told);
+        assert!(!told.was_not_lost);
+        flight.acknowledge(Seq(200), &mut told);
+        assert!(told.was_not_lost);
+        flight.lose_none();
+        flight.reorders = true;
+        assert_eq!((flight.bytes(), flight.lost, flight.detect(at(330), ROUND_TRIP, WINDOW, false).0), (400, 0, false));
     }
 
     #[test]
@@ -388,7 +439,7 @@ mod tests {
         assert_eq!(told.arrived, 200);
         flight.acknowledge_range(Seq(400), Seq(1050), &mut told);
         assert_eq!((told.arrived, flight.bytes()), (850, 200));
-        assert_eq!(flight.detect(at(20), ROUND_TRIP, ROUND_TRIP, false), (true, None));
+        assert_eq!(flight.detect(at(20), ROUND_TRIP, WINDOW, false), (true, None));
         assert_eq!(flight.send_lost(100, at(21)), Some((Seq(200), Seq(300))));
         assert_eq!((flight.send_lost(500, at(21)), flight.send_lost(500, at(21))), (Some((Seq(300), Seq(400))), None));
         flight.acknowledge(Seq(1050), &mut told);
@@ -411,7 +462,7 @@ mod tests {
     proptest! {
         /// The counts are what the records say, whatever the peer says.
         #[test]
-        fn counts_are_right(steps in proptest::collection::vec((0..7_u8, 0..2500_u32, 0..500_u32), 1..100)) {
+        fn counts_are_right(steps in proptest::collection::vec((0..8_u8, 0..2500_u32, 0..500_u32), 1..100)) {
             let mut flight = Flight::default();
             let (mut next, mut una, mut now) = (Seq(0), Seq(0), 0);
             for (step, place, length) in steps {
@@ -429,9 +480,10 @@ mod tests {
                         una = place;
                     }
                     3 => flight.acknowledge_range(place, place + length as usize, &mut told),
-                    4 => { flight.detect(at(now), ROUND_TRIP, ROUND_TRIP, length % 2 == 0); }
+                    4 => { flight.detect(at(now), ROUND_TRIP, WINDOW, length % 2 == 0); }
                     5 => { if length % 2 == 0 { flight.send_lost(length as usize, at(now)); } else { flight.send_last(at(now)); } }
-                    _ => { if length % 2 == 0 { flight.lose_all(); } else { flight.lose_first(); } }
+                    6 => { if length % 2 == 0 { flight.lose_all(); } else { flight.lose_first(); } }
+                    _ => flight.lose_none(),
                 }
                 let count = |which: fn(&Sent) -> bool| flight.sent.iter().filter(|sent| which(sent)).count();
                 prop_assert_eq!(flight.lost, count(|sent| sent.lost));

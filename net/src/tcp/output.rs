@@ -3,6 +3,8 @@
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber, TcpTimestampRepr};
 
+use super::congestion::Congestion;
+use super::doubt::{Doubt, NEW};
 use super::sequence::Seq;
 use super::socket::{ACKNOWLEDGEMENT_DELAY, Alarm, HEADERS, STAMP, Socket, State};
 use crate::stack::StreamError;
@@ -53,9 +55,11 @@ impl Socket {
             }
             Alarm::Retransmit => {
                 // A closed window is no sign of congestion.
-                if self.peer_window > 0 && self.round_trip.timeouts() == 0 {
-                    self.congestion.timed_out();
+                let is_first = self.peer_window > 0 && self.round_trip.timeouts() == 0;
+                if is_first {
+                    self.reduce(Congestion::timed_out);
                 }
+                self.doubt = if is_first && self.recovery.is_none() { Doubt::Unanswered } else { Doubt::None };
                 self.round_trip.timed_out();
                 self.flight.lose_all();
                 self.recovery = Some(self.next);
@@ -126,8 +130,8 @@ impl Socket {
             State::SynSent | State::SynReceived => return core::mem::take(&mut self.send_syn).then(|| self.compose_syn(now)),
             _ => {}
         }
-        // Segments with data have no place for what has come out of order, and the peer is to hear of it at once (RFC 2018, section 4).
-        if self.send_ack && self.sacks && !self.reassembly.is_empty() {
+        // Segments with data have no place for what has come out of order or twice, and the peer is to hear of it at once (RFC 2018, section 4).
+        if self.sacks && (self.reassembly.has_to_tell() || self.send_ack && !self.reassembly.is_empty()) {
             return Some(self.compose(TcpControl::None, self.next, (0, 0), now));
         }
         if let Some(outgoing) = self.choose_data(now) {
@@ -147,13 +151,24 @@ impl Socket {
             let outgoing = self.choose_new(self.segment, now);
             return outgoing.or_else(|| self.flight.send_last(now).map(|range| self.compose_range(range, true, now)));
         }
+        if let Doubt::New(left) = self.doubt {
+            let new = if left > 0 { self.choose_new(self.segment, now) } else { None };
+            self.doubt = match new {
+                Some(_) => Doubt::New(left - 1),
+                None if left == NEW => Doubt::None,
+                None => self.doubt,
+            };
+            if self.doubt != Doubt::None {
+                return new;
+            }
+        }
         // After a timeout one segment is always allowed.
         let allowed = self.congestion.window();
         let repairs = core::mem::take(&mut self.repair);
         if self.flight.has_lost() && (self.flight.bytes() < allowed || self.flight.bytes() == 0 || repairs) {
             self.waiting_since = now;
             let most = allowed.saturating_sub(self.flight.bytes()).min(self.most_at_once());
-            return self.flight.send_lost(most, now).map(|range| self.compose_range(range, true, now));
+            return self.flight.send_lost(most, now).map(|range| self.send_again(range, now));
         }
         self.choose_new(allowed.saturating_sub(self.flight.bytes()), now)
     }
@@ -208,7 +223,7 @@ impl Socket {
     }
 
     /// The segment with the bytes of `range`, the FIN counted.
-    fn compose_range(&mut self, (start, end): (Seq, Seq), again: bool, now: Instant) -> Outgoing {
+    pub(super) fn compose_range(&mut self, (start, end): (Seq, Seq), again: bool, now: Instant) -> Outgoing {
         let offset = start.beyond(self.una);
         let length = end.beyond(start).min(self.tx.len() - offset.min(self.tx.len()));
         let control = if end.beyond(start) > length {
@@ -247,7 +262,7 @@ impl Socket {
         self.edge = self.edge.max(self.rcv + (window << self.shift()));
         self.acknowledged = self.rcv;
         (self.send_ack, self.acknowledge_at) = (false, None);
-        let ranges = if length == 0 && self.sacks && self.state != State::SynSent { self.reassembly.told() } else { [None; 3] };
+        let ranges = if length == 0 && self.sacks && self.state != State::SynSent { self.reassembly.tell() } else { [None; 3] };
         let header = TcpRepr {
             src_port: self.settings.local_port,
             dst_port: self.settings.remote_port,
@@ -270,7 +285,7 @@ impl Socket {
     }
 
     /// The time stamp clock: milliseconds (RFC 7323, section 4.1).
-    fn stamp(&self, now: Instant) -> u32 {
+    pub(super) fn stamp(&self, now: Instant) -> u32 {
         self.stamp_base.wrapping_add((now - self.begun).total_millis() as u32)
     }
 

@@ -14,6 +14,9 @@ const SMALLEST: u32 = 11;
 const CLASSES: usize = 10;
 /// A buffer's records take this part of it: 32 bytes for each segment, of at least 1024 bytes in the mean.
 const RECORDS: usize = 32;
+/// A buffer may be in one piece for each so many bytes, and in so many in any case.
+const PIECE: usize = 1024;
+const LEAST_PIECES: usize = 64;
 /// Of all memory this part may be kept for the next connection.
 const KEPT: usize = 16;
 /// A buffer grows by this part of what is left at most.
@@ -170,6 +173,11 @@ impl Ring {
         self.length
     }
 
+    /// How many pieces of what it holds may be told apart, each by 8 bytes of what is charged for records.
+    pub(crate) fn records(&self) -> usize {
+        (self.storage.len() / PIECE).max(LEAST_PIECES)
+    }
+
     /// Makes room for `span` bytes in all, those it holds included. Gives how many there is room for, which is less when memory is short.
     pub(crate) fn make_room(&mut self, span: usize, pool: &mut Pool) -> usize {
         if span > self.storage.len() {
@@ -266,6 +274,17 @@ mod tests {
             pool.dismiss();
         }
         assert!(pool.used() <= 1 << 16 && pool.extra == 0, "{pool:?}");
+    }
+
+    #[test]
+    fn a_large_ring_may_be_in_more_pieces() {
+        let mut pool = Pool::new(1 << 24, (2048, 1 << 20), 1);
+        assert!(pool.admit());
+        let mut ring = Ring::default();
+        for (room, expected) in [(0, 64), (2048, 64), (1 << 17, 128), (1 << 20, 1024)] {
+            ring.make_room(room, &mut pool);
+            assert_eq!(ring.records(), expected);
+        }
     }
 
     proptest! {

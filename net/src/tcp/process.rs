@@ -118,6 +118,9 @@ impl Socket {
         let is_within = start == self.rcv || start >= self.rcv && start < self.edge || start < self.rcv && start + length > self.rcv;
         if is_old || !is_within {
             if !is_reset {
+                if length > 0 {
+                    self.came_twice(start, start + length);
+                }
                 self.challenge(length > 0, now);
             }
             return Verdict::Dropped(if is_old { Cause::OldStamp } else { Cause::OutsideWindow });
@@ -170,9 +173,16 @@ impl Socket {
         }
     }
 
+    /// What is from `start` to `end` and has been acknowledged has come again.
+    fn came_twice(&mut self, start: Seq, end: Seq) {
+        if start < self.rcv && self.sacks && self.is_synchronized() {
+            self.reassembly.came_twice(start, end.min(self.rcv));
+        }
+    }
+
     fn process_acknowledgement(&mut self, acknowledges: Seq, segment: &TcpRepr, start: Seq, length: usize, now: Instant, pool: &mut Pool) {
         let window = usize::from(segment.window_len) << self.peer_shift;
-        let mut told = Told::default();
+        let mut told = if self.repeats.is_some() { self.first_told(acknowledges, segment, now) } else { Told::default() };
         let former_window = self.peer_window;
         if acknowledges >= self.una && (self.told.0 < start || self.told.0 == start && self.told.1 <= acknowledges) {
             self.peer_window = window;
@@ -196,6 +206,9 @@ impl Socket {
             self.advance(acknowledges, &mut told, now, pool);
         } else if acknowledges == self.una && length == 0 && window == former_window && !self.flight.is_empty() {
             self.duplicates += 1;
+        }
+        if self.repeats.is_some() {
+            self.reconsider(acknowledges, advances, segment, &mut told, now);
         }
         if let Some(sent) = told.sample {
             self.round_trip.measured(now - sent, now);
@@ -225,6 +238,7 @@ impl Socket {
         (self.waiting_since, self.progress, self.duplicates, self.probed) = (now, now, 0, false);
         if self.recovery.is_some_and(|end| acknowledges >= end) {
             self.recovery = None;
+            self.reordering.recovered();
         }
         if fin_arrived {
             match self.state {
@@ -255,7 +269,8 @@ impl Socket {
 
     pub(super) fn detect_loss(&mut self, now: Instant) {
         let smoothed = self.round_trip.smoothed().unwrap_or_default();
-        let (found, next) = self.flight.detect(now, smoothed, self.round_trip.shortest(), self.recovery.is_some());
+        let window = self.reordering.window(self.round_trip.shortest(), smoothed);
+        let (found, next) = self.flight.detect(now, smoothed, window, self.recovery.is_some());
         if found {
             self.begin_recovery();
         }
@@ -267,7 +282,7 @@ impl Socket {
     fn begin_recovery(&mut self) {
         if self.recovery.is_none() {
             self.recovery = Some(self.next);
-            self.congestion.lost();
+            self.reduce(Congestion::lost);
             // The first goes at once, whatever is in flight (RFC 5681, section 3.2, step 3).
             self.repair = true;
         }
@@ -284,6 +299,9 @@ impl Socket {
             return Some(Cause::AfterEnd);
         }
         let skip = self.rcv.beyond(start).min(segment.payload.len());
+        if skip > 0 {
+            self.came_twice(start, start + skip);
+        }
         let payload = &segment.payload[skip..];
         let start = start + skip;
         let allowed = payload.len().min(self.edge.beyond(start));
@@ -326,7 +344,7 @@ impl Socket {
         }
         let end = start + payload.len();
         if start > self.rcv {
-            if !self.reassembly.add(start, end) {
+            if !self.reassembly.add(start, end, self.rx.records()) {
                 return 0;
             }
             self.rx.write_at(offset, payload);
@@ -334,7 +352,7 @@ impl Socket {
         }
         self.rx.write_at(offset, payload);
         let filled = !self.reassembly.is_empty();
-        let reached = self.reassembly.advance(end);
+        let reached = self.reassembly.advance(start, end);
         self.rx.extend(reached.beyond(self.rcv));
         self.rcv = reached;
         self.send_ack |= filled;

@@ -1,14 +1,18 @@
 //! A connection: its state, what the application does with it, and the segments that it sends.
 
+use alloc::boxed::Box;
 use core::task::Waker;
 
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::TcpRepr;
 
 use super::congestion::Congestion;
+use super::doubt::Doubt;
 use super::flight::Flight;
 use super::pool::{Pool, Ring};
 use super::reassembly::Reassembly;
+use super::reordering::Reordering;
+use super::repeats::Repeats;
 use super::round_trip::RoundTrip;
 use super::sequence::Seq;
 use crate::direct::CongestionControl;
@@ -104,6 +108,10 @@ pub(crate) struct Socket {
     pub(super) flight: Flight,
     pub(super) congestion: Congestion,
     pub(super) round_trip: RoundTrip,
+    pub(super) reordering: Reordering,
+    /// What was sent again; there since the window was first reduced.
+    pub(super) repeats: Option<Box<Repeats>>,
+    pub(super) doubt: Doubt,
     /// Recovering from loss until this is acknowledged.
     pub(super) recovery: Option<Seq>,
     /// A lost segment may be sent again whatever is in flight.
@@ -183,6 +191,9 @@ impl Socket {
             flight,
             congestion: Congestion::new(settings.congestion_control, segment),
             round_trip: RoundTrip::new(settings.least_rto),
+            reordering: Reordering::new(),
+            repeats: None,
+            doubt: Doubt::None,
             recovery: None,
             repair: false,
             duplicates: 0,
@@ -347,6 +358,7 @@ impl Socket {
         if count > 0 {
             if self.flight.is_empty() && now > self.last_sent + self.round_trip.timeout() {
                 self.congestion.idle();
+                self.repeats.as_mut().and_then(|repeats| repeats.take_saved());
             }
             self.tx.write_at(held, &from[..count]);
             self.tx.extend(count);

@@ -6,7 +6,7 @@ use super::peer::{Peer, Seen, segment};
 use super::*;
 
 /// A connection from the peer's port 1024 with the options of `syn`, its next sequence number 1001; and what answered.
-async fn connection(syn: TcpRepr<'_>) -> (TcpStream, Peer, Seen) {
+pub(super) async fn connection(syn: TcpRepr<'_>) -> (TcpStream, Peer, Seen) {
     let switch = Switch::new();
     let server = stack(&switch, config(SERVER));
     let mut listener = server.listen(7).unwrap();
@@ -20,15 +20,15 @@ async fn connection(syn: TcpRepr<'_>) -> (TcpStream, Peer, Seen) {
     (stream, peer, answer)
 }
 
-fn syn() -> TcpRepr<'static> {
+pub(super) fn syn() -> TcpRepr<'static> {
     segment(1024, 7, TcpControl::Syn, 1000, None)
 }
 
-fn acknowledgement(next: TcpSeqNumber) -> TcpRepr<'static> {
+pub(super) fn acknowledgement(next: TcpSeqNumber) -> TcpRepr<'static> {
     segment(1024, 7, TcpControl::None, 1001, Some(next))
 }
 
-fn offsets(seen: &[Seen], from: TcpSeqNumber) -> Vec<usize> {
+pub(super) fn offsets(seen: &[Seen], from: TcpSeqNumber) -> Vec<usize> {
     seen.iter().map(|seen| seen.sequence - from).collect()
 }
 
