@@ -87,6 +87,8 @@ pub struct Client<'a> {
     pub window: u16,
     /// The time stamp of segments, where both ends know them, counted from the client's first.
     pub stamp: u32,
+    /// The ranges that segments tell of, counted from the peer's first.
+    pub has: [Option<(u32, u32)>; 3],
 }
 
 /// A segment of the peer's.
@@ -222,6 +224,7 @@ impl<'a> Client<'a> {
             options: Options { mss: Some(1460), ..Options::default() },
             window: 60_000,
             stamp: 0,
+            has: [None; 3],
         }
     }
 
@@ -245,6 +248,7 @@ impl<'a> Client<'a> {
             window_scale: options.scale.then_some(7),
             max_seg_size: options.mss,
             sack_permitted: options.sack,
+            sack_ranges: self.has.map(|range| range.map(|(left, right)| (self.peer.wrapping_add(left), self.peer.wrapping_add(right)))),
             timestamp: stamps.then(|| TcpTimestampRepr::new(STAMPS + self.stamp, 0)),
             payload,
             ..header(self.ports, TcpControl::None, INITIAL.wrapping_add(sequence))
