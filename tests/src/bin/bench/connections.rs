@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use fogbow_tests::Skip;
-use fogbow_tests::builder::{self, Place, Run};
+use fogbow_tests::builder::{self, Place, Run, require_kvm};
 use fogbow_tests::client::Http;
 use fogbow_tests::measure::{Promise, Row, cpu_time, median, resident};
 use fogbow_tests::network::{GUEST, Namespace};
@@ -16,6 +16,8 @@ use crate::http::{PAGE, load, require_wrk};
 
 /// Connections made and ended in all.
 const MANY: u64 = 1_000_000;
+/// The same on hvt, where each costs more than the tender takes.
+const MANY_ON_HVT: u64 = 100_000;
 /// How long wrk runs at a time.
 const SECONDS: u32 = 10;
 /// Idle connections beside busy ones.
@@ -28,10 +30,21 @@ const ROUNDS: usize = 3;
 pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
     require_wrk()?;
     allow_descriptors(2 * IDLE as u64)?;
-    let mut rows = one_request_each()?;
-    rows.push(beside_idle()?);
-    rows.push(in_little_memory()?);
+    let mut rows = one_request_each(Place::Spt, MANY)?;
+    rows.push(beside_idle(Place::Spt)?);
+    rows.push(in_little_memory(Place::Spt)?);
     rows.push(instructions()?);
+    crate::add_hvt(&mut rows, on_hvt())?;
+    Ok(rows)
+}
+
+/// The same through hvt's ring, without a promise of speed, as what an exit costs is the hypervisor's.
+fn on_hvt() -> Result<Vec<Row>> {
+    require_kvm()?;
+    let mut rows = one_request_each(Place::Hvt, MANY_ON_HVT)?;
+    rows.push(beside_idle(Place::Hvt)?);
+    rows.iter_mut().for_each(|row| row.promise = row.promise.filter(|promise| matches!(promise, Promise::AtMost(_))));
+    rows.push(in_little_memory(Place::Hvt)?);
     Ok(rows)
 }
 
@@ -41,10 +54,10 @@ fn allow_descriptors(wanted: u64) -> Result<()> {
     setrlimit(Resource::Nofile, limit).with_context(|| format!("raising the limit of open files to {wanted}"))
 }
 
-/// A connection for each request, a million times.
-fn one_request_each() -> Result<Vec<Row>> {
+/// A connection for each request, so many times.
+fn one_request_each(place: Place, many: u64) -> Result<Vec<Row>> {
     let namespace = Namespace::new()?;
-    let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
+    let guest = place.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
     namespace.run(|| Http::connect((GUEST, 80).into())?.request("GET", PAGE))?;
     let url = format!("http://{GUEST}{PAGE}");
     let round = || -> Result<u64> {
@@ -57,17 +70,19 @@ fn one_request_each() -> Result<Vec<Row>> {
     // Fills pools and the table of closed connections.
     let mut connections = round()?;
     let (memory, begin, cpu, before) = (resident(guest.id())?, Instant::now(), cpu_time(guest.id())?, connections);
-    while connections < MANY {
+    while connections < many || connections == before {
         connections += round()?;
     }
     let measured = (connections - before) as f64;
     let (elapsed, used) = (begin.elapsed().as_secs_f64(), (cpu_time(guest.id())? - cpu).as_secs_f64());
     let gained = resident(guest.id())? as f64 - memory as f64;
-    let row = |what: &str, ours, promise| Row { what: format!("spt: a connection per request, {what}"), ours, reference: None, promise };
+    let place = place.name();
+    let row =
+        |what: &str, ours, promise| Row { what: format!("{place}: a connection per request, {what}"), ours, reference: None, promise };
     Ok(vec![
         row("connections per second", measured / elapsed, Some(Promise::AtLeast(20_000.0))),
         row("us of processor time each", used * 1e6 / measured, None),
-        row(&format!("memory gained over {MANY}, KiB"), gained, Some(Promise::AtMost(0.0))),
+        row(&format!("memory gained over {connections}, KiB"), gained, Some(Promise::AtMost(0.0))),
     ])
 }
 
@@ -84,10 +99,10 @@ fn open_idle(namespace: &Namespace, count: usize) -> Result<Vec<Http>> {
     })
 }
 
-fn beside_idle() -> Result<Row> {
+fn beside_idle(place: Place) -> Result<Row> {
     let namespace = Namespace::new()?;
     let run = Run { namespace: Some(&namespace), memory: 512, ..Run::default() };
-    let guest = Place::Spt.start("http", &run)?;
+    let guest = place.start("http", &run)?;
     let url = format!("http://{GUEST}{PAGE}");
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -97,7 +112,7 @@ fn beside_idle() -> Result<Row> {
         drop(idle);
     }
     Ok(Row {
-        what: format!("spt: http, requests per second beside {BESIDE} idle connections"),
+        what: format!("{}: http, requests per second beside {BESIDE} idle connections", place.name()),
         ours: median(beside),
         reference: Some((median(alone), "without them".into())),
         promise: Some(Promise::RatioAtLeast(0.85)),
@@ -105,11 +120,11 @@ fn beside_idle() -> Result<Row> {
 }
 
 /// How many connections are open at once in little memory, each served once before and once after all are open.
-fn in_little_memory() -> Result<Row> {
+fn in_little_memory(place: Place) -> Result<Row> {
     let namespace = Namespace::new()?;
     let most = format!("--max-connections={}", IDLE + 100);
     let arguments = [most.as_str(), "--tcp-buffer=2048", "--tcp-memory=64000000"];
-    let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), memory: LITTLE, arguments: &arguments, ..Run::default() })?;
+    let guest = place.start("http", &Run { namespace: Some(&namespace), memory: LITTLE, arguments: &arguments, ..Run::default() })?;
     let served = open_idle(&namespace, IDLE).and_then(|mut idle| {
         namespace.run(|| {
             idle.iter_mut().try_for_each(|http| http.request("GET", PAGE).map(drop))?;
@@ -118,7 +133,7 @@ fn in_little_memory() -> Result<Row> {
     });
     let served = served.with_context(|| format!("the console:\n{}", guest.console()))?;
     Ok(Row {
-        what: format!("spt: http, connections open and served in {LITTLE} MiB"),
+        what: format!("{}: http, connections open and served in {LITTLE} MiB", place.name()),
         ours: served as f64,
         reference: None,
         promise: Some(Promise::AtLeast(IDLE as f64)),

@@ -1,13 +1,14 @@
 //! Requests per second, beside nginx with one worker that serves the same page: `wrk -t1 -c50`, keep-alive, in turn.
 //!
-//! Both are reached over the kernel's network: our image over a tap, nginx over a veth pair into a namespace of its own.
+//! Both are reached over the kernel's network: our images over a tap, nginx over a veth pair into a namespace of its own. On hvt nothing is promised:
+//! what an exit costs is the hypervisor's.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use fogbow_tests::Skip;
-use fogbow_tests::builder::{self, Place, Run};
+use fogbow_tests::builder::{self, Place, Run, require_kvm};
 use fogbow_tests::client::Http;
 use fogbow_tests::guest::Guest;
 use fogbow_tests::measure::{Promise, Row, cpu_time, median};
@@ -44,8 +45,43 @@ fn require(program: &str) -> Result<()> {
 pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
     require_wrk()?;
     require("nginx")?;
+    let (spt, nginx) = beside_nginx(Place::Spt)?;
+    let mut rows = vec![
+        row(Place::Spt, REQUESTS, &spt, &nginx, Some(Promise::RatioAtLeast(1.3))),
+        row(Place::Spt, P99, &spt, &nginx, Some(Promise::RatioAtMost(1.0))),
+        row(Place::Spt, PROCESSOR, &spt, &nginx, None),
+    ];
+    crate::add_hvt(&mut rows, on_hvt())?;
+    Ok(rows)
+}
+
+fn on_hvt() -> Result<Vec<Row>> {
+    require_kvm()?;
+    let (hvt, nginx) = beside_nginx(Place::Hvt)?;
+    Ok([REQUESTS, P99, PROCESSOR].map(|figure| row(Place::Hvt, figure, &hvt, &nginx, None)).into())
+}
+
+/// What a load tells, and its name.
+type Figure = (&'static str, fn(&Load) -> f64);
+
+const REQUESTS: Figure = ("requests per second", |load| load.requests_per_second);
+const P99: Figure = ("p99, ms", |load| load.p99);
+const PROCESSOR: Figure = ("processor time per request, us", |load| load.cpu_micros_per_request);
+
+fn row(place: Place, (name, figure): Figure, ours: &[Load], theirs: &[Load], promise: Option<Promise>) -> Row {
+    let figure = |loads: &[Load]| median(loads.iter().map(figure).collect());
+    Row {
+        what: format!("{}: http, wrk -t1 -c50, {name}", place.name()),
+        ours: figure(ours),
+        reference: Some((figure(theirs), "nginx, one worker, over veth".into())),
+        promise,
+    }
+}
+
+/// Loads an image and nginx in turn.
+fn beside_nginx(place: Place) -> Result<(Vec<Load>, Vec<Load>)> {
     let namespace = Namespace::new()?;
-    let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
+    let guest = place.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
     let pair = Pair::new()?;
     let nginx = Nginx::start(&pair)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -53,18 +89,7 @@ pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
         ours.push(load(&namespace, &format!("http://{GUEST}{PAGE}"), guest.id())?);
         theirs.push(load(pair.client(), &format!("http://{}{PAGE}", pair.server_address()), nginx.worker)?);
     }
-    let figures = |loads: &[Load], figure: fn(&Load) -> f64| median(loads.iter().map(figure).collect());
-    let row = |what: &str, figure: fn(&Load) -> f64, promise| Row {
-        what: format!("spt: http, wrk -t1 -c50, {what}"),
-        ours: figures(&ours, figure),
-        reference: Some((figures(&theirs, figure), "nginx, one worker, over veth".into())),
-        promise,
-    };
-    Ok(vec![
-        row("requests per second", |load| load.requests_per_second, Some(Promise::RatioAtLeast(1.3))),
-        row("p99, ms", |load| load.p99, Some(Promise::RatioAtMost(1.0))),
-        row("processor time per request, us", |load| load.cpu_micros_per_request, None),
-    ])
+    Ok((ours, theirs))
 }
 
 /// Requests that an image answers per second of the processor time of `process`.

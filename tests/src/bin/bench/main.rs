@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: each promise of SPECIFICATION.md that is a measured figure, beside its reference, in one run.
 //!
-//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `machines`, `http`, `streams`, `connections`, `latency`, `blocks`, `memory`, `virtio`, `random`, `timers`, `logs`,
+//! `bench [--solo5 DIRECTORY] [SECTION...]`: the sections are `sizes`, `boot`, `machines`, `http`, `streams`, `connections`, `latency`, `exits`, `blocks`, `memory`, `virtio`, `random`, `timers`, `logs`,
 //! `dieharder`, `stores`; all of them when none is named. With `--solo5`, a build of Solo5 in DIRECTORY serves as the reference for boot times. References come first and last around
 //! ours in each round, as
 //! machines drift; figures are medians.
@@ -9,6 +9,7 @@
 mod blocks;
 mod boot;
 mod connections;
+mod exits;
 mod http;
 mod latency;
 mod machines;
@@ -37,6 +38,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("streams", streams::rows),
     ("connections", connections::rows),
     ("latency", latency::rows),
+    ("exits", exits::rows),
     ("blocks", blocks::rows),
     ("memory", memory::rows),
     ("virtio", virtio::rows),
@@ -47,6 +49,18 @@ const SECTIONS: &[(&str, Section)] = &[
     #[cfg(feature = "stores")]
     ("stores", stores::rows),
 ];
+
+/// Adds what was measured on hvt, or says why nothing was.
+fn add_hvt(rows: &mut Vec<Row>, measured: Result<Vec<Row>>) -> Result<()> {
+    match measured {
+        Ok(more) => rows.extend(more),
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(Skip(reason)) => println!("on hvt: skipped: {reason}"),
+            Err(error) => return Err(error),
+        },
+    }
+    Ok(())
+}
 
 /// What the command line says.
 #[derive(Debug, Default)]

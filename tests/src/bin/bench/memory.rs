@@ -1,7 +1,7 @@
 //! Memory: the least that images run in, and whether a hundred thousand requests leave anything behind.
 
 use anyhow::{Context, Result, ensure};
-use fogbow_tests::builder::{Place, Run};
+use fogbow_tests::builder::{Place, Run, require_kvm};
 use fogbow_tests::client::Http;
 use fogbow_tests::measure::{Promise, Row, resident};
 use fogbow_tests::network::{GUEST, Namespace};
@@ -33,7 +33,8 @@ pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
             Ok(served.is_ok())
         })?);
     }
-    rows.push(growth()?);
+    rows.push(growth(Place::Spt)?);
+    crate::add_hvt(&mut rows, require_kvm().and_then(|()| Ok(vec![growth(Place::Hvt)?])))?;
     Ok(rows)
 }
 
@@ -52,9 +53,9 @@ fn least(place: Place, what: &str, promise: f64, mirage: f64, works: impl Fn(u32
     })
 }
 
-fn growth() -> Result<Row> {
+fn growth(place: Place) -> Result<Row> {
     let namespace = Namespace::new()?;
-    let guest = Place::Spt.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
+    let guest = place.start("http", &Run { namespace: Some(&namespace), ..Run::default() })?;
     let (before, after) = namespace.run(|| {
         let mut http = Http::connect((GUEST, 80).into())?;
         let mut ask = |requests| (0..requests).try_for_each(|_| http.request("GET", "/").map(drop)).context("serving");
@@ -64,7 +65,7 @@ fn growth() -> Result<Row> {
         Ok((before, resident(guest.id())?))
     })?;
     Ok(Row {
-        what: format!("spt: resident memory gained over {REQUESTS} requests, KiB"),
+        what: format!("{}: resident memory gained over {REQUESTS} requests, KiB", place.name()),
         ours: after as f64 - before as f64,
         reference: None,
         promise: Some(Promise::AtMost(0.0)),

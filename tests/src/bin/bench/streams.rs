@@ -28,7 +28,7 @@ pub(crate) type Rates = (f64, f64);
 type Rounds = [Vec<Rates>; 2];
 
 /// What keeps frames plain, as under Solo5's tenders.
-const PLAIN: &[&str] = &["--net-offload:service=no"];
+pub(crate) const PLAIN: &[&str] = &["--net-offload:service=no"];
 
 pub(crate) fn rows(_: &Options) -> Result<Vec<Row>> {
     let reference = builder::program("bare-smoltcp")?;
