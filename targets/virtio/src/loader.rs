@@ -118,29 +118,54 @@ pub(crate) fn read<'a>(protocol: Protocol, info: u64, image: &Range<u64>, reach:
     }
 }
 
-/// What is looked for in a memory map: the piece that holds the image, and the largest from 4 GiB on.
-struct Search<'a> {
-    image: &'a Range<u64>,
-    memory: Option<u64>,
-    high: Option<Range<u64>>,
+/// A memory map: pieces of memory, and what is not to be used. Both may overlap and stand in any order; what anything says is not to be used is not.
+struct Map {
+    entries: [(Range<u64>, bool); MAX_ENTRIES as usize],
+    count: usize,
 }
 
-impl<'a> Search<'a> {
-    const fn new(image: &'a Range<u64>) -> Self {
-        Self { image, memory: None, high: None }
+impl Map {
+    const fn new() -> Self {
+        Self { entries: [const { (0..0, false) }; _], count: 0 }
     }
 
-    /// Looks at a piece of memory.
-    fn see(&mut self, start: u64, size: u64) {
-        let end = start.saturating_add(size);
-        if start <= self.image.start && end >= self.image.end {
-            self.memory = Some(end);
+    /// Adds an entry of the loader's; those that are too many count as if they were not there.
+    fn add(&mut self, start: u64, size: u64, is_memory: bool) {
+        if let Some(entry) = self.entries.get_mut(self.count).filter(|_| size > 0) {
+            *entry = (start..start.saturating_add(size), is_memory);
+            self.count += 1;
         }
-        let length = |piece: &Range<u64>| piece.end - piece.start;
-        let high = start.max(HIGHEST)..end;
-        if high.start < high.end && self.high.as_ref().is_none_or(|found| length(found) < length(&high)) {
-            self.high = Some(high);
+    }
+
+    fn entries(&self, is_memory: bool) -> impl Iterator<Item = &Range<u64>> {
+        self.entries[..self.count].iter().filter(move |entry| entry.1 == is_memory).map(|entry| &entry.0)
+    }
+
+    /// Where the memory ends that begins at `start`, as far as entries adjoin; `start` when there is none.
+    fn end(&self, start: u64) -> u64 {
+        let mut end = start;
+        while let Some(next) = self.entries(true).find(|entry| (entry.start..entry.end).contains(&end)) {
+            end = next.end;
         }
+        end
+    }
+
+    /// Where the memory ends that `image` lies in. The loader knows why the image lies where it does.
+    fn around(&self, image: &Range<u64>) -> Option<u64> {
+        let end = self.end(image.start);
+        let limits = self.entries(false).filter(|entry| entry.end > image.end).map(|entry| entry.start.max(image.end));
+        Some(limits.fold(end, u64::min)).filter(|_| end >= image.end)
+    }
+
+    /// The largest piece of memory from 4 GiB on.
+    fn high(&self) -> Option<Range<u64>> {
+        let starts = self.entries(true).map(|entry| entry.start).chain(self.entries(false).map(|entry| entry.end));
+        let piece = |start: u64| {
+            let start = start.max(HIGHEST);
+            let limits = self.entries(false).filter(|entry| entry.end > start).map(|entry| entry.start.max(start));
+            start..limits.fold(self.end(start), u64::min)
+        };
+        starts.map(piece).filter(|piece| !piece.is_empty()).max_by_key(|piece| piece.end - piece.start)
     }
 }
 
@@ -155,6 +180,7 @@ fn long(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn reach_is_what_lies_beside_the_image() {
@@ -168,15 +194,59 @@ mod tests {
         }
     }
 
+    const IMAGE: Range<u64> = 0x10_0000..0x20_0000;
+
+    fn map(entries: &[(u64, u64, bool)]) -> Map {
+        let mut map = Map::new();
+        entries.iter().for_each(|(start, end, is_memory)| map.add(*start, end - start, *is_memory));
+        map
+    }
+
     #[test]
     fn the_largest_piece_beyond_4_gib_counts() {
-        let image = 0x10_0000..0x20_0000;
-        let mut search = Search::new(&image);
-        for (start, end) in [(0, 0x9_fc00), (0x10_0000, 3 << 30), (4 << 30, 5 << 30), (8 << 30, 16 << 30), (20 << 30, 21 << 30)] {
-            search.see(start, end - start);
+        let pieces = [(0, 0x9_fc00), (0x10_0000, 3 << 30), (4 << 30, 5 << 30), (8 << 30, 16 << 30), (20 << 30, 21 << 30)];
+        let mut map = map(&pieces.map(|(start, end)| (start, end, true)));
+        assert_eq!((map.around(&IMAGE), map.high()), (Some(3 << 30), Some(8 << 30..16 << 30)));
+        map.add(16 << 30, u64::MAX, true);
+        assert_eq!(map.high(), Some(8 << 30..u64::MAX));
+    }
+
+    #[test]
+    fn pieces_adjoin_and_what_is_not_to_be_used_is_not() {
+        let adjoining = map(&[(2 << 20, 4 << 20, true), (3 << 20, 8 << 20, true), (0, 0x18_0000, true), (0x18_0000, 2 << 20, true)]);
+        assert_eq!((adjoining.around(&IMAGE), adjoining.high()), (Some(8 << 20), None));
+        // Tables in the middle of memory, below and beyond 4 GiB, said before and after.
+        let tables = map(&[(6 << 20, 7 << 20, false), (0, 10 << 30, true), (5 << 30, 6 << 30, false), (3 << 30, 4 << 30, false)]);
+        assert_eq!((tables.around(&IMAGE), tables.high()), (Some(6 << 20), Some(6 << 30..10 << 30)));
+        // What is said of the place of the image itself, the loader has seen.
+        let loaded = map(&[(0, 8 << 20, true), (0x10_0000, 0x18_0000, false)]);
+        assert_eq!(loaded.around(&IMAGE), Some(8 << 20));
+        let covered = map(&[(0, 8 << 20, true), (0, 8 << 20, false)]);
+        assert_eq!(covered.around(&IMAGE), Some(IMAGE.end));
+        assert_eq!(map(&[(0, 0x18_0000, true)]).around(&IMAGE), None);
+        assert_eq!(map(&[]).around(&IMAGE), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_used_is_memory_and_nothing_else(entries in prop::collection::vec((0_u64..40, 0_u64..40, any::<bool>()), 0..20)) {
+            const UNIT: u64 = 256 << 20;
+            let mut map = Map::new();
+            entries.iter().for_each(|(start, size, is_memory)| map.add(start * UNIT, size * UNIT, *is_memory));
+            let has = |at: u64, is_memory| map.entries(is_memory).any(|entry| entry.contains(&at));
+            let image = UNIT..2 * UNIT;
+            if let Some(end) = map.around(&image) {
+                prop_assert!((image.start..image.end).step_by(UNIT as usize).all(|at| has(at, true)));
+                prop_assert!((image.end..end).step_by(UNIT as usize).all(|at| has(at, true) && !has(at, false)));
+            }
+            let largest = (0..80).fold((0, 0), |(most, row), unit: u64| {
+                let at = unit * UNIT;
+                let row = if at >= HIGHEST && has(at, true) && !has(at, false) { row + 1 } else { 0 };
+                (row.max(most), row)
+            });
+            let high = map.high();
+            prop_assert_eq!(high.as_ref().map_or(0, |high| (high.end - high.start) / UNIT), largest.0);
+            prop_assert!(high.into_iter().flat_map(|high| high.step_by(UNIT as usize)).all(|at| has(at, true) && !has(at, false)));
         }
-        assert_eq!((search.memory, search.high.clone()), (Some(3 << 30), Some(8 << 30..16 << 30)));
-        search.see(16 << 30, u64::MAX);
-        assert_eq!(search.high, Some(16 << 30..u64::MAX));
     }
 }

@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use fogbow_x86::entry::enter_from_32_bits;
 
-use super::{LoaderError, MAX_ENTRIES, Reach, Said, Search, long, word};
+use super::{LoaderError, MAX_ENTRIES, Map, Reach, Said, long, word};
 use crate::entry::BY_MULTIBOOT;
 
 /// Bytes of the information up to the loader's name (section 3.3).
@@ -106,7 +106,7 @@ pub(super) fn read<'a>(info: u64, image: &Range<u64>, reach: Reach<'a>) -> Resul
     let flags = word(info, 0);
     let text = |flag: u32, at: usize| if flags & flag != 0 { reach.text(word(info, at).into()) } else { Ok(&[][..]) };
     let command_line = without_name(text(HAS_COMMAND_LINE, 16)?, text(HAS_NAME, 64)?);
-    let mut search = Search::new(image);
+    let mut map = Map::new();
     if flags & HAS_MAP != 0 {
         let (mut left, mut at) = (u64::from(word(info, 44)), u64::from(word(info, 48)));
         for _ in 0..MAX_ENTRIES {
@@ -114,20 +114,18 @@ pub(super) fn read<'a>(info: u64, image: &Range<u64>, reach: Reach<'a>) -> Resul
                 break;
             }
             let entry: &[u8; ENTRY_SIZE] = reach.exactly(at)?;
-            if word(entry, 20) == RAM {
-                search.see(long(entry, 4), long(entry, 12));
-            }
+            map.add(long(entry, 4), long(entry, 12), word(entry, 20) == RAM);
             // The size does not count itself.
             let size = u64::from(word(entry, 0)) + 4;
             (left, at) = (left.saturating_sub(size), at + size);
         }
     } else if flags & HAS_AMOUNTS != 0 {
-        search.see(UPPER_MEMORY, u64::from(word(info, 8)) << 10);
+        map.add(UPPER_MEMORY, u64::from(word(info, 8)) << 10, true);
     } else {
         return Err(LoaderError::NoMemoryMap);
     }
-    let memory = search.memory.ok_or(LoaderError::NoMemory)?;
-    Ok(Said { memory, high: search.high, command_line, root_pointer: 0 })
+    let memory = map.around(image).ok_or(LoaderError::NoMemory)?;
+    Ok(Said { memory, high: map.high(), command_line, root_pointer: 0 })
 }
 
 /// The command line begins with the file's name, up to a space (section 3.3), but for GRUB 2's, which calls itself `GRUB` and a version.

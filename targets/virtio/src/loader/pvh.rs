@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::{LoaderError, MAX_ENTRIES, Reach, Said, Search, long, word};
+use super::{LoaderError, MAX_ENTRIES, Map, Reach, Said, long, word};
 
 /// The note by which a loader finds where to begin in 32-bit mode: `XEN_ELFNOTE_PHYS32_ENTRY` (`xen/include/public/elfnote.h`).
 ///
@@ -47,16 +47,14 @@ pub(super) fn read<'a>(info: u64, image: &Range<u64>, reach: Reach<'a>) -> Resul
         return Err(LoaderError::NoMemoryMap);
     }
     let command_line = reach.text(long(info, 24))?;
-    let (map, entries) = (long(info, 40), word(info, 48));
-    let mut search = Search::new(image);
+    let (table, entries) = (long(info, 40), word(info, 48));
+    let mut map = Map::new();
     for index in 0..entries.min(MAX_ENTRIES) {
-        let entry: &[u8; ENTRY_SIZE] = reach.exactly(map.saturating_add(u64::from(index) * ENTRY_SIZE as u64))?;
-        if word(entry, 16) == RAM {
-            search.see(long(entry, 0), long(entry, 8));
-        }
+        let entry: &[u8; ENTRY_SIZE] = reach.exactly(table.saturating_add(u64::from(index) * ENTRY_SIZE as u64))?;
+        map.add(long(entry, 0), long(entry, 8), word(entry, 16) == RAM);
     }
-    let memory = search.memory.ok_or(LoaderError::NoMemory)?;
-    Ok(Said { memory, high: search.high, command_line, root_pointer: long(info, 32) })
+    let memory = map.around(image).ok_or(LoaderError::NoMemory)?;
+    Ok(Said { memory, high: map.high(), command_line, root_pointer: long(info, 32) })
 }
 
 #[cfg(test)]
