@@ -19,6 +19,9 @@ pub(crate) type Memory<'a> = &'a (dyn Fn(u64) -> Option<u8> + 'a);
 const MAX_TABLES: u32 = 256;
 const MAX_PROGRAM: u32 = 1 << 20;
 
+/// Bytes of the root pointer that add up to nothing, in every revision.
+const POINTER: u64 = 20;
+
 /// The tables of a machine.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables<'a> {
@@ -32,7 +35,8 @@ pub(crate) struct Tables<'a> {
 impl<'a> Tables<'a> {
     /// Finds the tables by the root pointer at `root_pointer`, or wherever in `firmware` one is (section 5.2.5).
     pub(crate) fn find(root_pointer: u64, firmware: Range<u64>, memory: Memory<'a>) -> Option<Self> {
-        let is_pointer = |at: &u64| has(memory, *at, b"RSD PTR ");
+        // The text stands in firmware's code as well: the pointer is what adds up (section 5.2.5.3).
+        let is_pointer = |at: &u64| has(memory, *at, b"RSD PTR ") && sum(memory, *at, POINTER) == Some(0);
         let root_pointer = Some(root_pointer).filter(is_pointer).or_else(|| firmware.step_by(16).find(is_pointer))?;
         let revision = memory(root_pointer.checked_add(15)?)?;
         let extended = if revision >= 2 { number(memory, root_pointer.checked_add(24)?, 8)? } else { 0 };
@@ -86,6 +90,11 @@ fn has(memory: Memory<'_>, at: u64, text: &[u8]) -> bool {
     (0_u64..).zip(text).all(|(offset, byte)| at.checked_add(offset).and_then(memory) == Some(*byte))
 }
 
+/// The sum of bytes, of which the lowest byte counts.
+fn sum(memory: Memory<'_>, at: u64, bytes: u64) -> Option<u8> {
+    (0..bytes).try_fold(0_u8, |sum, offset| Some(sum.wrapping_add(memory(at.checked_add(offset)?)?)))
+}
+
 /// The length in a table's header (section 5.2.6).
 fn length(memory: Memory<'_>, table: u64) -> Option<u32> {
     u32::try_from(number(memory, table.checked_add(4)?, 4)?).ok()
@@ -93,4 +102,36 @@ fn length(memory: Memory<'_>, table: u64) -> Option<u32> {
 
 fn number(memory: Memory<'_>, at: u64, bytes: u32) -> Option<u64> {
     (0..u64::from(bytes)).rev().try_fold(0, |number, offset| Some(number << 8 | u64::from(memory(at.checked_add(offset)?)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// Makes the root pointer at `at` add up.
+    pub(super) fn balance(bytes: &mut [u8], at: usize) {
+        bytes[at + 8] = 0;
+        let sum = bytes[at..at + POINTER as usize].iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        bytes[at + 8] = sum.wrapping_neg();
+    }
+
+    /// Firmware that compares with the text has it in its code too.
+    #[test]
+    fn what_does_not_add_up_is_no_root_pointer() {
+        const AT: u64 = 0xe_0000;
+        let mut bytes: Vec<u8> = std::vec![0; 0x200];
+        for (at, root) in [(0x20, 0xbad_u32), (0x40, 0xe_0100)] {
+            bytes[at..at + 8].copy_from_slice(b"RSD PTR ");
+            bytes[at + 16..at + 20].copy_from_slice(&root.to_le_bytes());
+        }
+        bytes[0x104] = 36;
+        let find = |bytes: &[u8], pointer| {
+            let memory = |at: u64| bytes.get(usize::try_from(at.checked_sub(AT)?).ok()?).copied();
+            Tables::find(pointer, AT..AT + 0x200, &memory).map(|tables| tables.root)
+        };
+        assert_eq!(find(&bytes, 0), None);
+        balance(&mut bytes, 0x40);
+        assert_eq!([0, AT + 0x20, AT + 0x40, u64::MAX].map(|pointer| find(&bytes, pointer)), [Some(0xe_0100); 4]);
+    }
 }

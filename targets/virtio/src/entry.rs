@@ -19,8 +19,11 @@ use crate::{apic, button, clock, ports, power, serial};
 /// What the image does about faults.
 pub const HANDLERS: Handlers = Handlers { report, last_words };
 
-/// The part of low memory where firmware leaves its tables (ACPI 6.5, section 5.2.5.1).
-pub(crate) const FIRMWARE: Range<u64> = 0xe_0000..0x10_0000;
+/// The part of low memory where firmware leaves its tables: monitors without firmware (Cloud Hypervisor, Firecracker) begin at its extended data area.
+pub(crate) const FIRMWARE: Range<u64> = 0x9_f000..0x10_0000;
+
+/// The part of that where the pointer to them is looked for (ACPI 6.5, section 5.2.5.1).
+pub(crate) const POINTERS: Range<u64> = 0xe_0000..0x10_0000;
 
 /// What the image knows when its main function begins.
 pub(crate) struct Boot {

@@ -8,7 +8,7 @@ const DEVICES: u64 = 0xfec0_0000;
 
 /// ACPI's tables, if there are any.
 pub(crate) fn tables() -> Option<Tables<'static>> {
-    Tables::find(entry::boot()?.root_pointer, entry::FIRMWARE, &byte)
+    Tables::find(entry::boot()?.root_pointer, entry::POINTERS, &byte)
 }
 
 /// A byte where tables may be: below the first MiB, and between the end of the memory and the devices.

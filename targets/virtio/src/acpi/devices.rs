@@ -113,6 +113,7 @@ pub(crate) fn registers(tables: Tables<'_>) -> Vec<(u64, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acpi::tests::balance;
     use proptest::prelude::*;
     use std::vec;
 
@@ -151,6 +152,7 @@ mod tests {
         put(0x680, b"\x14\x0c_CBA\0\xa4\x0c\0\0\0\xe0\x08_CRS\x11\x4e\x05\x0a\x5a");
         put(0x697, &[0x88, 13, 0, 2, 12, 0, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 1]);
         put(0x6a7, &[0x87, 23, 0, 0, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff, 0xff, 0xdf, 0, 0, 0, 0, 0, 0, 0, 0x20]);
+        balance(&mut bytes, 0);
         bytes
     }
 

@@ -59,12 +59,12 @@ impl Hpet {
 
     fn count(&self) -> u64 {
         // In halves, as some machines allow no more: the upper one has to be the same before and after.
-        loop {
+        // It changes every few seconds at most: the second try is good.
+        let read = || {
             let (high, low) = (self.read(COUNTER + 4), self.read(COUNTER));
-            if self.read(COUNTER + 4) == high {
-                return u64::from(high) << 32 | u64::from(low);
-            }
-        }
+            (self.read(COUNTER + 4) == high).then_some(u64::from(high) << 32 | u64::from(low))
+        };
+        read().or_else(read).unwrap_or(0)
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::acpi::tests::balance;
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
@@ -44,6 +45,7 @@ fn tables(flags: u32, kind: u8) -> Vec<u8> {
     put(0x460, b"\x5b\x80EREG\x00\x0c\x00\x00\xa0\xfe\x0a\x04");
     put(0x480, b"_S5_\x12\x06\x04\x0a");
     put(0x488, &[kind]);
+    balance(&mut bytes, 0x40);
     bytes
 }
 
