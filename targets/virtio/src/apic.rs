@@ -3,6 +3,7 @@
 //! Interrupts are on only within the service of [`halt`], and their handlers do nothing but acknowledge, if that: whoever halted looks for what happened.
 
 use core::arch::{asm, naked_asm};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use fogbow_x86::descriptors::Gate;
 
@@ -41,16 +42,20 @@ const DEVICE_VECTOR: usize = 50;
 /// The interrupt of devices that raise lines. It has ended when [`end_of_interrupt`] says so.
 pub(crate) const LINE_VECTOR: usize = 51;
 
+/// The interrupt of devices that send messages when something about them has changed. The two between are the button's and the page tables'.
+const CHANGE_VECTOR: usize = 54;
+
 /// The interrupt that was none. Its low four bits are ones, as older controllers want them.
 const SPURIOUS_VECTOR: usize = 63;
 
 /// The gates of the service and of the interrupts.
-pub(crate) fn gates() -> [(usize, Gate); 5] {
+pub(crate) fn gates() -> [(usize, Gate); 6] {
     let address = |handler: unsafe extern "C" fn()| handler as usize as u64;
     [
         (HALT_VECTOR, Gate::new(address(halt_service), 3)),
         (TIMER_VECTOR, Gate::new(address(acknowledge), 0)),
         (DEVICE_VECTOR, Gate::new(address(acknowledge), 0)),
+        (CHANGE_VECTOR, Gate::new(address(note_change), 0)),
         (LINE_VECTOR, Gate::new(address(pass_over), 0)),
         (SPURIOUS_VECTOR, Gate::new(address(pass_over), 0)),
     ]
@@ -75,6 +80,26 @@ unsafe extern "C" fn acknowledge() {
 }
 
 #[unsafe(naked)]
+unsafe extern "C" fn note_change() {
+    naked_asm!(
+        "mov byte ptr [rip + {changed}], 1",
+        "jmp {acknowledge}",
+        changed = sym CHANGED,
+        acknowledge = sym acknowledge,
+    )
+}
+
+/// Set by the interrupt.
+static CHANGED: AtomicU8 = AtomicU8::new(0);
+
+/// Whether a message of a device has said, since the last call, that something about it has changed.
+pub(crate) fn has_changed() -> bool {
+    let changed = CHANGED.load(Ordering::Relaxed) != 0;
+    CHANGED.store(0, Ordering::Relaxed);
+    changed
+}
+
+#[unsafe(naked)]
 unsafe extern "C" fn pass_over() {
     naked_asm!("iretq")
 }
@@ -95,9 +120,10 @@ pub(crate) fn id() -> u32 {
     read(ID) >> 24
 }
 
-/// The message that a device interrupts by (section 11.11): an address, and what it writes there.
-pub(crate) fn message() -> (u64, u32) {
-    (BASE as u64 | u64::from(id()) << 12, DEVICE_VECTOR as u32)
+/// The messages that a device interrupts by (section 11.11): an address, and what it writes there when it has used buffers, and when something about it has
+/// changed.
+pub(crate) fn messages() -> (u64, [u32; 2]) {
+    (BASE as u64 | u64::from(id()) << 12, [DEVICE_VECTOR as u32, CHANGE_VECTOR as u32])
 }
 
 /// Lets interrupts of [`LINE_VECTOR`] and below it come again.

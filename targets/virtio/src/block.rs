@@ -51,17 +51,17 @@ fn bits(feature: F) -> u64 {
 }
 
 impl BlockDevice {
-    pub(crate) fn new(guest: &'static Guest, transport: &dyn Transport, name: &str) -> Result<Self, SetupError> {
+    pub(crate) fn new(guest: &'static Guest, transport: &'static dyn Transport, name: &str) -> Result<Self, SetupError> {
         let wanted = F::SIZE_MAX | F::RO | F::BLK_SIZE | F::FLUSH | F::DISCARD | F::WRITE_ZEROES;
-        let setup = Setup::new(transport, |_| bits(wanted))?;
+        let mut setup = Setup::new(transport, |_| bits(wanted))?;
         let has = |feature| setup.has(bits(feature));
-        let limits = Limits::read(&setup.configuration()?, &has)?;
+        let limits = setup.configuration(|device| Limits::read(&|at| device.configuration32(at), &has))??;
         // Without the feature to flush, what has been written is durable (section 5.2.6.2).
         let (can_flush, durability) = (has(F::FLUSH), Durability::Host);
         let info = BlockInfo { sector_size: limits.sector_size, sectors: limits.sectors, read_only: has(F::RO), durability };
         let count = (guest.heap_size / BUDGET / LONGEST).clamp(1, MOST);
         let requests = Requests::new(setup.queue(0)?, count).ok_or(SetupError::Nonsense("its queue is too short for a request"))?;
-        setup.finish();
+        guest.add(setup.finish());
         let watch = guest.watch(requests.ring());
         let free = Semaphore::new(requests.count());
         Ok(Self { name: name.into(), info, limits, can_flush, guest, watch, requests: RefCell::new(requests), free })

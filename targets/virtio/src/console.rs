@@ -57,9 +57,9 @@ impl Console {
         let found = guest.found().iter().find(|found| found.kind == CONSOLE)?;
         let open = || {
             let transport = guest.open(*found)?;
-            let setup = Setup::new(&*transport, |_| 0).map_err(Some)?;
+            let mut setup = Setup::new(transport, |_| 0).map_err(Some)?;
             let (receive, queue) = (setup.queue(0).map_err(Some)?, setup.queue(TRANSMIT).map_err(Some)?);
-            setup.finish();
+            guest.add(setup.finish());
             Ok::<_, Option<SetupError>>(Self { queue, _receive: receive, slots: Slots::new(LENGTH, 1), is_given_up: false })
         };
         open().ok()
@@ -75,7 +75,7 @@ impl Console {
             unsafe { self.slots.bytes(0, 0, piece.len()) }.copy_from_slice(piece);
             let piece = Piece { address: self.slots.address(0), length: piece.len() as u32, writable: false };
             self.queue.ring().descriptors[0].set(piece, None);
-            self.queue.offer(0, 0);
+            self.queue.offer(0, None);
             self.queue.publish();
             let taken = self.wait(guest);
             self.is_given_up = taken.is_err();
@@ -127,11 +127,7 @@ mod tests {
 
     #[test]
     fn a_device_that_lies_is_an_error_once_and_left_alone() {
-        for (head, length, error) in [
-            (0, 1, QueueError::TooLong { length: 1, room: 0 }),
-            (1, 0, QueueError::NotGiven { index: 1 }),
-            (9, 0, QueueError::NotGiven { index: 9 }),
-        ] {
+        for (head, length, error) in [(1, 0, QueueError::NotGiven { index: 1 }), (9, 0, QueueError::NotGiven { index: 9 })] {
             let (mut console, mut device) = console();
             device.use_buffer(head, length);
             device.publish();

@@ -20,7 +20,7 @@ use crate::interrupts::{Controller, Lines};
 use crate::pci::{self, Access, Configuration};
 use crate::queue::Ring;
 use crate::random::Random;
-use crate::transport::{SetupError, Transport};
+use crate::transport::{Running, SetupError, Transport};
 use crate::window::Window;
 use crate::{apic, entry, firmware, mmio, serial};
 
@@ -40,6 +40,7 @@ pub(crate) struct Guest {
     found: Once<Vec<Found>>,
     taken: Mutex<Vec<Place>>,
     watches: Mutex<Vec<Watch>>,
+    running: Mutex<Vec<Running>>,
     lines: Mutex<Lines>,
     /// Addresses for functions of PCI that no firmware set up; none before the first is wanted.
     free: Mutex<Option<Range<u64>>>,
@@ -71,7 +72,7 @@ pub(crate) fn window(address: u64, length: u64) -> Option<Window> {
     let shared = entry::boot()?.layout.shared.clone()?;
     let end = address.checked_add(length)?;
     let is_mapped = address >= shared.start && end <= shared.end;
-    if !address.is_multiple_of(4) || !(is_mapped || address >= shared.end && map(address..end)) {
+    if !(is_mapped || address >= shared.end && map(address..end)) {
         return None;
     }
     // SAFETY: the page tables map this range, readable and writable, for devices alone.
@@ -115,6 +116,7 @@ impl Guest {
             found: Once::new(),
             taken: Mutex::new(Vec::new()),
             watches: Mutex::new(Vec::new()),
+            running: Mutex::new(Vec::new()),
             lines: Mutex::new(Lines::default()),
             free: Mutex::new(None),
             random: Mutex::new(None),
@@ -167,7 +169,7 @@ impl Guest {
     }
 
     /// The device of the machine that is the image's device `name`.
-    pub(crate) fn take(&self, kind: DeviceKind, name: &str) -> Result<(Box<dyn Transport>, Found), DeviceError> {
+    pub(crate) fn take(&self, kind: DeviceKind, name: &str) -> Result<(&'static dyn Transport, Found), DeviceError> {
         let found = bind::find(self.declared, &self.words.choices, self.found(), kind, name)?;
         let transport = self.open(found).map_err(|error| match error {
             Some(error) => DeviceError::unusable(kind, name, found.place, error),
@@ -177,24 +179,25 @@ impl Guest {
     }
 
     /// The way to a device's registers, its interrupts allowed. `None` when something has it already.
-    pub(crate) fn open(&self, found: Found) -> Result<Box<dyn Transport>, Option<SetupError>> {
+    pub(crate) fn open(&self, found: Found) -> Result<&'static dyn Transport, Option<SetupError>> {
         let mut taken = self.taken.lock();
         if taken.contains(&found.place) {
             return Err(None);
         }
         taken.push(found.place);
-        let (transport, interrupt): (Box<dyn Transport>, _) = match found.place {
+        // A device is the image's to its end.
+        let (transport, interrupt): (&'static dyn Transport, _) = match found.place {
             Place::Pci(function) => {
                 let (configuration, _) = self.configuration();
                 let access = Access { configuration: &*configuration, function, window: &window, place: &|size| self.place(size) };
-                let device = pci::transport::Device::new(&access, apic::message()).map_err(Some)?;
-                (Box::new(device), device.interrupt())
+                let device = pci::transport::Device::new(&access, apic::messages()).map_err(Some)?;
+                (Box::leak(Box::new(device)), device.interrupt())
             }
             Place::Memory(address) => {
                 let found = window(address, 2 * mmio::SIZE).and_then(|window| mmio::find(window, found.line));
                 let (_, device) = found.ok_or(Some(SetupError::OutOfReach))?;
                 let device = device.map_err(Some)?;
-                (Box::new(device), device.interrupt())
+                (Box::leak(Box::new(device)), device.interrupt())
             }
         };
         if !self.lines.lock().add(interrupt, &controllers()) {
@@ -219,6 +222,11 @@ impl Guest {
         {
             write_to(&mut serial::puts, format_args!("console device: {error}: it is given no more\n"));
         }
+    }
+
+    /// Adds a device that has begun, to be looked at when something about one changes.
+    pub(crate) fn add(&self, device: Running) {
+        self.running.lock().push(device);
     }
 
     /// Adds a queue that may be waited for: its number for [`poll`](Self::poll).
@@ -294,7 +302,10 @@ impl Guest {
         let counts = u128::from(nanos) * u128::from(self.timer_frequency) / NANOS_PER_SECOND + 1;
         apic::set_timer(Some(u32::try_from(counts).unwrap_or(u32::MAX)));
         apic::halt();
-        self.lines.lock().acknowledge();
+        let changed = self.lines.lock().acknowledge();
+        if apic::has_changed() || changed {
+            self.running.lock().iter().for_each(Running::look);
+        }
     }
 }
 
@@ -331,7 +342,7 @@ pub(crate) mod tests {
             let watch = guest.watch(queue.ring());
             let woken = Arc::new(Count::default());
             let waker = Arc::clone(&woken).into();
-            queue.offer(0, 10);
+            queue.offer(0, Some(10));
             queue.publish();
             assert!(guest.poll(watch, &mut Context::from_waker(&waker)).is_pending());
             assert!(!guest.wake_ready());

@@ -67,6 +67,9 @@ impl Controller {
     }
 }
 
+/// Something about the device has changed (virtio 1.2, sections 4.1.4.5 and 4.2.2).
+const CHANGE: u32 = 1 << 1;
+
 /// What has to be done after each halt, for the devices that interrupt by lines.
 #[derive(Debug, Default)]
 pub(crate) struct Lines(Vec<Interrupt>);
@@ -88,20 +91,24 @@ impl Lines {
         leads
     }
 
-    /// Tells the devices that their interrupts have been seen. What they do from here on interrupts again.
-    pub(crate) fn acknowledge(&self) {
+    /// Tells the devices that their interrupts have been seen. What they do from here on interrupts again. True when something about one has changed.
+    pub(crate) fn acknowledge(&self) -> bool {
+        let mut shown = 0;
         for interrupt in &self.0 {
             match *interrupt {
                 Interrupt::Message => {}
-                Interrupt::Line { status, .. } => {
-                    status.read8(0);
+                Interrupt::Line { status, .. } => shown |= u32::from(status.read8(0)),
+                Interrupt::Edge { status, at, .. } => {
+                    let seen = status.read32(at);
+                    status.write32(at + 4, seen);
+                    shown |= seen;
                 }
-                Interrupt::Edge { status, at, .. } => status.write32(at + 4, status.read32(at)),
             }
         }
         if !self.0.is_empty() {
             apic::end_of_interrupt();
         }
+        shown & CHANGE != 0
     }
 }
 

@@ -58,7 +58,7 @@ pub fn net(name: &str) -> Result<Net, DeviceError> {
     let guest = guest::guest().ok_or(DeviceError::NotStarted)?;
     let kind = DeviceKind::Net;
     let (transport, found) = guest.take(kind, name)?;
-    Net::new(guest, &*transport).map_err(|error| DeviceError::unusable(kind, name, found.place, error))
+    Net::new(guest, transport).map_err(|error| DeviceError::unusable(kind, name, found.place, error))
 }
 
 #[doc(hidden)]
@@ -82,7 +82,7 @@ pub fn block(name: &str) -> Result<BlockDevice, DeviceError> {
     let guest = guest::guest().ok_or(DeviceError::NotStarted)?;
     let kind = DeviceKind::Block;
     let (transport, found) = guest.take(kind, name)?;
-    BlockDevice::new(guest, &*transport, name).map_err(|error| DeviceError::unusable(kind, name, found.place, error))
+    BlockDevice::new(guest, transport, name).map_err(|error| DeviceError::unusable(kind, name, found.place, error))
 }
 
 /// Makes the crate it is in an image for virtual machines: entry code, allocator, panic handler, the PVH note and the multiboot entry.

@@ -98,8 +98,16 @@ impl Transport for Device {
         (self.registers.read32(QUEUE_READY) == 1).then_some(Doorbell::Word(bell, index.into()))
     }
 
-    fn configuration(&self, offset: usize) -> u8 {
+    fn configuration8(&self, offset: usize) -> u8 {
         self.registers.read8(CONFIGURATION + offset)
+    }
+
+    fn configuration16(&self, offset: usize) -> u16 {
+        self.registers.read16(CONFIGURATION + offset)
+    }
+
+    fn configuration32(&self, offset: usize) -> u32 {
+        self.registers.read32(CONFIGURATION + offset)
     }
 
     fn generation(&self) -> u32 {

@@ -26,7 +26,10 @@ const HEADER: usize = 12;
 /// Bytes of a slot, where frames may take several: an Ethernet frame and its header in one.
 const SLOT: usize = 2048;
 
-/// The MTU of a device that does not say (section 5.1.4).
+/// Where the MTU stands in the configuration, which begins with the hardware address (section 5.1.4).
+const MTU_FIELD: usize = 10;
+
+/// The MTU of a device that does not say.
 const MTU: usize = 1500;
 
 /// The least MTU that IPv4 works with (RFC 791, section 3.2).
@@ -66,12 +69,12 @@ fn bits(feature: F) -> u64 {
 }
 
 impl Net {
-    pub(crate) fn new(guest: &'static Guest, transport: &dyn Transport) -> Result<Self, SetupError> {
+    pub(crate) fn new(guest: &'static Guest, transport: &'static dyn Transport) -> Result<Self, SetupError> {
         let budget = guest.heap_size / BUDGET;
-        let setup = Setup::new(transport, |offered| wanted(offered, budget))?;
+        let mut setup = Setup::new(transport, |offered| wanted(offered, budget))?;
         let terms = terms(&setup, budget)?;
         let (receive, transmit) = (setup.queue(RECEIVE)?, setup.queue(TRANSMIT)?);
-        setup.finish();
+        guest.add(setup.finish());
         Ok(Self { guest, terms, receive, transmit })
     }
 }
@@ -99,19 +102,20 @@ const fn slots_for(packet: usize) -> usize {
     (HEADER + 18 + packet).div_ceil(SLOT)
 }
 
-fn terms(setup: &Setup<'_>, budget: usize) -> Result<Terms, SetupError> {
+fn terms(setup: &Setup, budget: usize) -> Result<Terms, SetupError> {
     if !setup.has(bits(F::MAC)) {
         return Err(SetupError::Nonsense("it has no hardware address"));
     }
-    let configuration: [u8; 12] = setup.configuration()?;
-    let [a, b, c, d, e, f, .., low, high] = configuration;
-    let mtu = if setup.has(bits(F::MTU)) { usize::from(u16::from_le_bytes([low, high])) } else { MTU };
+    let (mac, mtu) = setup.configuration(|device| {
+        let mtu = setup.has(bits(F::MTU)).then(|| usize::from(device.configuration16(MTU_FIELD)));
+        (MacAddress(core::array::from_fn(|offset| device.configuration8(offset))), mtu.unwrap_or(MTU))
+    })?;
     if mtu < LEAST_MTU {
         return Err(SetupError::Nonsense("its MTU is too small for IPv4"));
     }
     let whole = |feature| if setup.has(bits(feature)) && mtu < LARGEST_PACKET { LARGEST_PACKET } else { 0 };
     let offload = Offload { checksum: setup.has(bits(F::CSUM)), segmentation: whole(F::HOST_TSO4), reassembly: whole(F::GUEST_TSO4) };
-    let info = FrameInfo { mac: MacAddress([a, b, c, d, e, f]), mtu, offload };
+    let info = FrameInfo { mac, mtu, offload };
     let merges = setup.has(bits(F::MRG_RXBUF));
     let slot = if merges { SLOT } else { (HEADER + info.largest_received()).next_multiple_of(64).max(SLOT) };
     let largest = HEADER + info.largest_received().max(info.largest_sent());

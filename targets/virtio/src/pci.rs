@@ -219,19 +219,25 @@ impl Access<'_> {
         self.read(INTERRUPT) as u8
     }
 
-    /// Turns message-signalled interrupts on (MSI-X, section 6.8.2), with the first entry of the table as given, an address and a value. True if it has any.
-    pub(crate) fn message_interrupts(&self, (address, value): (u64, u32)) -> bool {
+    /// Turns message-signalled interrupts on (MSI-X, section 6.8.2), with the first entries of the table as given: an address, and values for as many
+    /// entries as there are. Gives how many it has set.
+    pub(crate) fn message_interrupts(&self, (address, values): (u64, [u32; 2])) -> u16 {
         const MSI_X: u8 = 0x11;
         const ENABLED: u32 = 1 << 31;
         const MASKED: u32 = 1 << 30;
-        let Some(at) = self.capabilities(MSI_X).next() else { return false };
-        let place = self.read(at.wrapping_add(4));
-        let Some(entry) = self.registers(place as u8 & 7, (place & !7).into(), 16) else { return false };
-        entry.write64(0, address);
-        entry.write32(8, value);
-        entry.write32(12, 0);
-        self.configuration.write(self.function, at, self.read(at) & !MASKED | ENABLED);
-        true
+        const ENTRY: usize = 16;
+        let Some(at) = self.capabilities(MSI_X).next() else { return 0 };
+        let (control, place) = (self.read(at), self.read(at.wrapping_add(4)));
+        // The table's size less one is in the control's lowest eleven bits.
+        let count = values.len().min((control >> 16 & 0x7ff) as usize + 1);
+        let Some(table) = self.registers(place as u8 & 7, (place & !7).into(), (count * ENTRY) as u64) else { return 0 };
+        for (entry, value) in values.into_iter().take(count).enumerate() {
+            table.write64(entry * ENTRY, address);
+            table.write32(entry * ENTRY + 8, value);
+            table.write32(entry * ENTRY + 12, 0);
+        }
+        self.configuration.write(self.function, at, control & !MASKED | ENABLED);
+        count as u16
     }
 }
 

@@ -65,6 +65,8 @@ pub(crate) struct Ring {
     has_events: bool,
     /// The device has done something wrong: it counts as having used nothing.
     is_broken: AtomicBool,
+    /// The device has said that it cannot go on, which the driver finds where it looks for used buffers.
+    has_given_up: AtomicBool,
 }
 
 impl Ring {
@@ -77,6 +79,7 @@ impl Ring {
             seen: AtomicU16::new(0),
             has_events,
             is_broken: AtomicBool::new(false),
+            has_given_up: AtomicBool::new(false),
         }))
     }
 
@@ -94,9 +97,15 @@ impl Ring {
         (self.used[0].load(Ordering::Acquire) >> 16) as u16
     }
 
-    /// Whether the device has used buffers that the driver has not seen.
+    /// Whether the device has used buffers that the driver has not seen, or has given up, which it has not seen either.
     pub(crate) fn has_used(&self) -> bool {
-        self.used_index() != self.seen.load(Ordering::Relaxed) && !self.is_broken.load(Ordering::Relaxed)
+        let has_news = self.used_index() != self.seen.load(Ordering::Relaxed) || self.has_given_up.load(Ordering::Relaxed);
+        has_news && !self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// The device says that it cannot go on.
+    pub(crate) fn give_up(&self) {
+        self.has_given_up.store(true, Ordering::Relaxed);
     }
 
     /// Lets the device interrupt when it uses the next buffer. True when it has used one already.
@@ -153,10 +162,12 @@ pub(crate) enum QueueError {
     TooMany { used: u16, given: u16 },
     /// It says that it used a buffer that it did not have.
     NotGiven { index: u32 },
-    /// It says that it wrote more than the buffer holds.
+    /// It says that it wrote more than the buffer holds, where that is of interest.
     TooLong { length: u32, room: u32 },
     /// What it wrote makes no sense.
     Nonsense(&'static str),
+    /// It says that it cannot go on (`DEVICE_NEEDS_RESET`).
+    GivenUp,
 }
 
 impl fmt::Display for QueueError {
@@ -166,6 +177,7 @@ impl fmt::Display for QueueError {
             Self::NotGiven { index } => write!(f, "the device used buffer {index}, which it did not have"),
             Self::TooLong { length, room } => write!(f, "the device wrote {length} bytes into a buffer of {room}"),
             Self::Nonsense(what) => write!(f, "the device gave {what}"),
+            Self::GivenUp => f.write_str("the device says that it cannot go on without a reset"),
         }
     }
 }
@@ -187,7 +199,7 @@ pub(crate) struct Queue {
     /// Buffers offered, and those of them that the device knows of.
     offered: u16,
     published: u16,
-    /// For each descriptor that is the first of a buffer the device has: how much it may write.
+    /// For each descriptor that is the first of a buffer the device has: how much it may say that it wrote.
     room: Box<[Option<u32>]>,
 }
 
@@ -207,11 +219,14 @@ impl Queue {
     /// Offers the buffer that begins at descriptor `head`, of which the device may write `room` bytes. The device has it until [`take`](Self::take) gives
     /// it back, and knows of it after [`publish`](Self::publish).
     ///
+    /// `None` is for buffers of which nobody looks at how much was written: there some devices say how much they read, or do not count all that they
+    /// wrote (Cloud Hypervisor's), as nothing ever came of it.
+    ///
     /// # Panics
     /// When the device has it already.
-    pub(crate) fn offer(&mut self, head: u16, room: u32) {
+    pub(crate) fn offer(&mut self, head: u16, room: Option<u32>) {
         let size = self.ring.size();
-        let former = self.room[usize::from(head)].replace(room);
+        let former = self.room[usize::from(head)].replace(room.unwrap_or(u32::MAX));
         assert!(former.is_none(), "buffer {head} is the device's");
         self.ring.available[2 + usize::from(self.offered % size)].store(head, Ordering::Relaxed);
         self.offered = self.offered.wrapping_add(1);
@@ -234,10 +249,13 @@ impl Queue {
     /// Takes the next buffer that the device has used.
     ///
     /// # Errors
-    /// [`QueueError`] at the first wrong word of the device; from then on the queue is as if the device used nothing.
+    /// [`QueueError`] at the first wrong word of the device, or when it has given up; from then on the queue is as if the device used nothing.
     pub(crate) fn take(&mut self) -> Result<Option<Used>, QueueError> {
         if self.is_broken() {
             return Ok(None);
+        }
+        if self.ring.has_given_up.load(Ordering::Relaxed) {
+            return Err(self.fail(QueueError::GivenUp));
         }
         let seen = self.ring.seen.load(Ordering::Relaxed);
         let count = self.ring.used_index().wrapping_sub(seen);

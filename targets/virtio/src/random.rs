@@ -28,9 +28,9 @@ impl Random {
         let found = guest.found().iter().find(|found| found.kind == RANDOM)?;
         let open = || {
             let transport = guest.open(*found)?;
-            let setup = Setup::new(&*transport, |_| 0).map_err(Some)?;
+            let mut setup = Setup::new(transport, |_| 0).map_err(Some)?;
             let mut random = Self { queue: setup.queue(0).map_err(Some)?, slots: Slots::new(LENGTH, 1) };
-            setup.finish();
+            guest.add(setup.finish());
             random.ask();
             Ok::<_, Option<SetupError>>(random)
         };
@@ -48,7 +48,7 @@ impl Random {
     fn ask(&mut self) {
         let piece = Piece { address: self.slots.address(0), length: LENGTH as u32, writable: true };
         self.queue.ring().descriptors[0].set(piece, None);
-        self.queue.offer(0, LENGTH as u32);
+        self.queue.offer(0, Some(LENGTH as u32));
         self.queue.publish();
     }
 

@@ -1,5 +1,6 @@
 //! What PCI and memory-mapped devices have in common, and how a device is brought up (virtio 1.2, section 3.1).
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use virtio_spec::{DeviceStatus, F};
@@ -10,7 +11,7 @@ use crate::queue::{Doorbell, LARGEST, Queue, Ring};
 const LOOKS: u32 = 1_000_000;
 
 /// The way to a device's registers.
-pub(crate) trait Transport {
+pub(crate) trait Transport: Sync {
     fn status(&self) -> u8;
     fn set_status(&self, status: u8);
     /// What the device offers.
@@ -21,8 +22,10 @@ pub(crate) trait Transport {
     fn queue_size(&self, index: u16) -> u16;
     /// Tells the device where queue `index` lies; its interrupts are the image's one device interrupt. Gives its bell, unless the device refuses.
     fn attach(&self, index: u16, ring: &Ring) -> Option<Doorbell>;
-    /// A byte of the device's own configuration.
-    fn configuration(&self, offset: usize) -> u8;
+    /// A field of the device's own configuration, which is read at its own width, 64 bits as two fields (sections 4.1.3.1 and 4.2.2.2).
+    fn configuration8(&self, offset: usize) -> u8;
+    fn configuration16(&self, offset: usize) -> u16;
+    fn configuration32(&self, offset: usize) -> u32;
     /// A number that changes when the configuration does.
     fn generation(&self) -> u32;
 }
@@ -68,14 +71,15 @@ impl fmt::Display for SetupError {
 impl core::error::Error for SetupError {}
 
 /// A device under construction: reset, its features agreed on.
-pub(crate) struct Setup<'a> {
-    transport: &'a dyn Transport,
+pub(crate) struct Setup {
+    transport: &'static dyn Transport,
     features: u64,
+    rings: Vec<&'static Ring>,
 }
 
-impl<'a> Setup<'a> {
+impl Setup {
     /// Resets the device and agrees on those features that it offers of which `choose` gives those that are wanted.
-    pub(crate) fn new(transport: &'a dyn Transport, choose: impl FnOnce(u64) -> u64) -> Result<Self, SetupError> {
+    pub(crate) fn new(transport: &'static dyn Transport, choose: impl FnOnce(u64) -> u64) -> Result<Self, SetupError> {
         transport.set_status(0);
         if !(0..LOOKS).any(|_| transport.status() == 0) {
             return Err(SetupError::NoReset);
@@ -96,7 +100,7 @@ impl<'a> Setup<'a> {
             transport.set_status((status | DeviceStatus::FAILED).bits());
             return Err(SetupError::Refused);
         }
-        Ok(Self { transport, features })
+        Ok(Self { transport, features, rings: Vec::new() })
     }
 
     pub(crate) fn has(&self, feature: u64) -> bool {
@@ -104,30 +108,52 @@ impl<'a> Setup<'a> {
     }
 
     /// Sets up queue `index`, as large as the device allows, up to [`LARGEST`].
-    pub(crate) fn queue(&self, index: u16) -> Result<Queue, SetupError> {
+    pub(crate) fn queue(&mut self, index: u16) -> Result<Queue, SetupError> {
         let error = SetupError::Queue(index);
         let size = self.transport.queue_size(index).min(LARGEST);
         // The largest power of two in it.
         let size = size.checked_ilog2().map(|exponent| 1 << exponent).ok_or(error)?;
         let has_events = self.has(F::EVENT_IDX.bits().to_ne() as u64);
-        Queue::new(size, has_events, |ring| self.transport.attach(index, ring).ok_or(error))
+        let queue = Queue::new(size, has_events, |ring| self.transport.attach(index, ring).ok_or(error))?;
+        self.rings.push(queue.ring());
+        Ok(queue)
     }
 
-    /// The first bytes of the device's configuration, all of one moment.
-    pub(crate) fn configuration<const SIZE: usize>(&self) -> Result<[u8; SIZE], SetupError> {
+    /// What `read` makes of the device's configuration, all of one moment.
+    pub(crate) fn configuration<T>(&self, read: impl Fn(&dyn Transport) -> T) -> Result<T, SetupError> {
         for _ in 0..LOOKS {
             let before = self.transport.generation();
-            let bytes = core::array::from_fn(|offset| self.transport.configuration(offset));
+            let fields = read(self.transport);
             if self.transport.generation() == before {
-                return Ok(bytes);
+                return Ok(fields);
             }
         }
         Err(SetupError::Nonsense("its configuration changes all the time"))
     }
 
-    /// Lets the device begin.
-    pub(crate) fn finish(self) {
+    /// Lets the device begin. It is looked at again when something about it changes.
+    pub(crate) fn finish(self) -> Running {
         let status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK | DeviceStatus::DRIVER_OK;
         self.transport.set_status(status.bits());
+        Running { transport: self.transport, rings: self.rings }
     }
 }
+
+/// A device that has begun.
+#[must_use = "its queues are told of its end through the guest's list of devices"]
+pub(crate) struct Running {
+    transport: &'static dyn Transport,
+    rings: Vec<&'static Ring>,
+}
+
+impl Running {
+    /// Tells the queues if the device cannot go on. It is not reset: what its buffers held is lost either way, and a device that fails once may again.
+    pub(crate) fn look(&self) {
+        if self.transport.status() & DeviceStatus::DEVICE_NEEDS_RESET.bits() != 0 {
+            self.rings.iter().for_each(|ring| ring.give_up());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,22 +9,23 @@ pub(crate) struct Window {
 
 impl Window {
     /// # Safety
-    /// The `length` bytes from address `base` on are registers of a device, mapped readable and writable for ever, whose address is a multiple of four;
-    /// what a device does when they are used concerns no memory that the program has not given to it.
+    /// The `length` bytes from address `base` on are registers of a device, mapped readable and writable for ever, and do not go round the end of
+    /// addresses; what a device does when they are used concerns no memory that the program has not given to it.
     pub(crate) const unsafe fn new(base: usize, length: usize) -> Self {
         Self { base, length }
     }
 
-    /// The part of `length` bytes from `offset` on, if it lies within and `offset` is a multiple of four.
+    /// The part of `length` bytes from `offset` on, if it lies within.
     pub(crate) fn part(self, offset: u64, length: u64) -> Option<Self> {
         let (offset, length) = (usize::try_from(offset).ok()?, usize::try_from(length).ok()?);
-        let fits = offset.is_multiple_of(4) && offset.checked_add(length).is_some_and(|end| end <= self.length);
+        let fits = offset.checked_add(length).is_some_and(|end| end <= self.length);
         fits.then_some(Self { base: self.base.checked_add(offset)?, length })
     }
 
     /// Whether `T` lies at `offset` as a whole, aligned to itself.
     fn holds<T>(self, offset: usize) -> bool {
-        offset.is_multiple_of(size_of::<T>()) && offset.checked_add(size_of::<T>()).is_some_and(|end| end <= self.length)
+        let fits = offset.checked_add(size_of::<T>()).is_some_and(|end| end <= self.length);
+        fits && (self.base + offset).is_multiple_of(size_of::<T>())
     }
 
     fn read<T: Copy>(self, offset: usize) -> Option<T> {
@@ -96,6 +97,11 @@ pub(crate) mod tests {
         assert_eq!(window.read32(12), 0);
         part.write64(0, 0x1122_3344_5566_7788);
         assert_eq!((part.read32(0), part.read32(4)), (0x5566_7788, 0x1122_3344));
-        assert!(window.part(2, 4).is_none() && window.part(8, 9).is_none() && window.part(u64::MAX - 3, 8).is_none());
+        // Registers of 8 and 16 bits may lie anywhere that suits them (section 4.1.4), for which a doorbell is an example.
+        let bell = window.part(2, 2).unwrap();
+        bell.write16(0, 0x0102);
+        assert_eq!((window.read8(2), window.part(3, 1).unwrap().read8(0), bell.read32(0)), (2, 1, u32::MAX));
+        assert_eq!(window.part(2, 8).unwrap().read32(0), u32::MAX, "it does not lie at a multiple of its size");
+        assert!(window.part(8, 9).is_none() && window.part(u64::MAX - 3, 8).is_none());
     }
 }

@@ -8,9 +8,6 @@ use crate::transport::SetupError;
 /// Bytes in the sector that requests and limits are counted in, whatever the device's own.
 pub(super) const UNIT: u64 = 512;
 
-/// Bytes of the configuration that are looked at.
-pub(super) const CONFIGURATION: usize = 60;
-
 /// The limits of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -24,9 +21,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Reads the configuration of a device with the features that `has` knows.
-    pub(super) fn read(configuration: &[u8; CONFIGURATION], has: &dyn Fn(F) -> bool) -> Result<Self, SetupError> {
-        let word = |at: usize| configuration.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    /// Reads the configuration of a device, by fields of 32 bits, with the features that `has` knows.
+    pub(super) fn read(word: &dyn Fn(usize) -> u32, has: &dyn Fn(F) -> bool) -> Result<Self, SetupError> {
         let capacity = u64::from(word(0)) | u64::from(word(4)) << 32;
         let sector_size = if has(F::BLK_SIZE) { word(20) as usize } else { UNIT as usize };
         if !sector_size.is_power_of_two() || !(UNIT as usize..=LONGEST).contains(&sector_size) {
@@ -41,7 +37,7 @@ impl Limits {
             return Err(SetupError::Nonsense("its requests hold less than a sector"));
         }
         let per_sector = (sector_size as u64 / UNIT) as u32;
-        let cleared = |feature, at| Some(word(at) / per_sector * per_sector).filter(|most| has(feature) && *most > 0);
+        let cleared = |feature, at| has(feature).then(|| word(at) / per_sector * per_sector).filter(|most| *most > 0);
         let (discarded, zeroed) = (cleared(F::DISCARD, 36), cleared(F::WRITE_ZEROES, 48));
         Ok(Self { sector_size, sectors: capacity / u64::from(per_sector), longest, discarded, zeroed })
     }
@@ -61,28 +57,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn configuration(words: &[(usize, u32)]) -> [u8; CONFIGURATION] {
-        let mut bytes = [0; CONFIGURATION];
-        words.iter().for_each(|(at, word)| bytes[*at..at + 4].copy_from_slice(&word.to_le_bytes()));
-        bytes
+    /// A configuration with these fields, in which nothing else is looked at.
+    fn configuration(words: &[(usize, u32)]) -> impl Fn(usize) -> u32 {
+        move |field| words.iter().find(|(at, _)| *at == field).expect("a field of 32 bits that is offered").1
     }
 
     #[test]
     fn what_is_offered_is_read() {
-        let bytes = configuration(&[(0, 1001), (4, 1), (8, 5000), (20, 4096), (36, 1000), (48, 7)]);
-        let bare = Limits::read(&bytes, &|_| false).unwrap();
+        let bare = Limits::read(&configuration(&[(0, 1001), (4, 1)]), &|_| false).unwrap();
         assert_eq!(bare, Limits { sector_size: 512, sectors: (1 << 32) + 1001, longest: LONGEST, discarded: None, zeroed: None });
-        let all = Limits::read(&bytes, &|_| true).unwrap();
+        let fields = [(0, 1001), (4, 1), (8, 5000), (20, 4096), (36, 1000), (48, 7)];
+        let all = Limits::read(&configuration(&fields), &|_| true).unwrap();
         assert_eq!(all, Limits { sector_size: 4096, sectors: ((1 << 32) + 1001) / 8, longest: 4096, discarded: Some(1000), zeroed: None });
     }
 
     proptest! {
         #[test]
-        fn whatever_a_device_says_its_limits_make_sense(bytes in prop::array::uniform32(any::<u8>()), words in prop::collection::vec((0_usize..15, any::<u32>()), 0..6), features: u64) {
-            let mut all = configuration(&[]);
-            all[..32].copy_from_slice(&bytes);
-            words.iter().for_each(|(at, word)| all[4 * at..4 * at + 4].copy_from_slice(&word.to_le_bytes()));
-            if let Ok(limits) = Limits::read(&all, &|feature: F| features & feature.bits().to_ne() as u64 != 0) {
+        fn whatever_a_device_says_its_limits_make_sense(words in prop::array::uniform15(prop_oneof![any::<u32>(), 0_u32..20, (0_u32..32).prop_map(|bit| 1 << bit)]), features: u64) {
+            if let Ok(limits) = Limits::read(&|at| words[at / 4], &|feature: F| features & feature.bits().to_ne() as u64 != 0) {
                 prop_assert!(limits.longest.is_multiple_of(limits.sector_size) && (1..=LONGEST).contains(&limits.longest));
                 prop_assert!(limits.sectors.checked_mul(limits.sector_size as u64).is_some());
             }

@@ -46,11 +46,8 @@ pub(super) struct Request {
 #[derive(Debug)]
 enum State {
     Free,
-    /// The device has it; with the task that waits for it, and what the device has to write at least.
-    UnderWay {
-        waker: Option<Waker>,
-        least: u32,
-    },
+    /// The device has it; with the task that waits for it.
+    UnderWay(Option<Waker>),
     /// The device has done it, well or not.
     Over(bool),
 }
@@ -103,9 +100,9 @@ impl Requests {
         descriptors[0].set(pieces[0], Some(if length > 0 { data } else { status }));
         descriptors[1].set(pieces[1], Some(status));
         descriptors[2].set(pieces[2], None);
-        let least = 1 + if reads { length as u32 } else { 0 };
-        self.states[slot] = State::UnderWay { waker: None, least };
-        self.queue.offer(header, least);
+        self.states[slot] = State::UnderWay(None);
+        // The status alone says what became of it.
+        self.queue.offer(header, None);
         self.queue.publish();
         Some(slot)
     }
@@ -115,18 +112,18 @@ impl Requests {
         loop {
             match self.queue.take() {
                 Ok(None) => return,
-                Ok(Some(used)) => self.end(usize::from(used.head) / PIECES, used.length),
+                Ok(Some(used)) => self.end(usize::from(used.head) / PIECES),
                 Err(error) => self.fail(error),
             }
         }
     }
 
-    fn end(&mut self, slot: usize, written: u32) {
+    fn end(&mut self, slot: usize) {
         // SAFETY: the device has given the slot back.
         let status = unsafe { self.slots.bytes(slot, STATUS, 1) }[0];
-        let State::UnderWay { waker, least } = &mut self.states[slot] else { return };
-        let (waker, is_good) = (waker.take(), status == OK && written >= *least);
-        self.states[slot] = State::Over(is_good);
+        let State::UnderWay(waker) = &mut self.states[slot] else { return };
+        let waker = waker.take();
+        self.states[slot] = State::Over(status == OK);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -135,7 +132,7 @@ impl Requests {
     fn fail(&mut self, error: QueueError) {
         fogbow::log::error!("{error}: nothing more is asked of this block device");
         for state in &mut self.states {
-            if let State::UnderWay { waker, .. } = state {
+            if let State::UnderWay(waker) = state {
                 let waker = waker.take();
                 *state = State::Over(false);
                 if let Some(waker) = waker {
@@ -149,7 +146,7 @@ impl Requests {
     pub(super) fn poll(&mut self, slot: usize, context: &mut Context<'_>) -> Option<bool> {
         match &mut self.states[slot] {
             State::Over(is_good) => Some(*is_good),
-            State::UnderWay { waker, .. } => {
+            State::UnderWay(waker) => {
                 if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                     *waker = Some(context.waker().clone());
                 }
@@ -160,7 +157,7 @@ impl Requests {
     }
 
     pub(super) fn is_over(&self, slot: usize) -> bool {
-        !matches!(self.states[slot], State::UnderWay { .. })
+        !matches!(self.states[slot], State::UnderWay(_))
     }
 
     /// The data of a request that has ended.

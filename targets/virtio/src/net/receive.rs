@@ -81,7 +81,7 @@ impl Source {
         for slot in 0..count {
             let piece = Piece { address: slots.address(slot), length: terms.slot as u32, writable: true };
             queue.ring().descriptors[slot].set(piece, None);
-            queue.offer(slot as u16, terms.slot as u32);
+            queue.offer(slot as u16, Some(terms.slot as u32));
         }
         queue.publish();
         let largest = terms.info.largest_received();
@@ -158,7 +158,7 @@ impl Source {
     /// Gives the buffers of the last frame back to the device.
     fn give_back(&mut self) {
         for (slot, _) in self.pieces.drain(..) {
-            self.queue.offer(slot, self.slots.size() as u32);
+            self.queue.offer(slot, Some(self.slots.size() as u32));
             self.unpublished += 1;
         }
         if self.unpublished >= BATCH {

@@ -83,7 +83,7 @@ impl FrameTransmitter for Transmitter {
         let result = fill(frame);
         let piece = Piece { address: self.slots.address(slot.into()), length: (HEADER + length) as u32, writable: false };
         self.queue.ring().descriptors[usize::from(slot)].set(piece, None);
-        self.queue.offer(slot, 0);
+        self.queue.offer(slot, None);
         result
     }
 

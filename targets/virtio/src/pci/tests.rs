@@ -74,7 +74,7 @@ impl Machine {
     fn device_with(&self, place: &dyn Fn(u64) -> Option<u64>) -> Result<transport::Device, SetupError> {
         let window = |address, length| self.window(address, length);
         let access = Access { configuration: self, function: function("00:03.0"), window: &window, place };
-        transport::Device::new(&access, (0xfee0_0000, 50))
+        transport::Device::new(&access, (0xfee0_0000, [50, 54]))
     }
 }
 
@@ -103,17 +103,30 @@ fn a_devices_registers_are_where_its_capabilities_say() {
     registers.write8(0x14, 0x0f);
     registers.write8(0x1105, 0x77);
     registers.write16(0x1e, 3);
-    assert_eq!((device.status(), device.configuration(5), device.configuration(12)), (0x0f, 0x77, u8::MAX));
+    assert_eq!((device.status(), device.configuration8(5), device.configuration8(12)), (0x0f, 0x77, u8::MAX));
+    assert_eq!((device.configuration16(4), device.configuration32(4), device.configuration32(12)), (0x7700, 0x7700, u32::MAX));
     // Message-signalled interrupts are on, unmasked, with the message in the table's first entry; the line is off.
     assert_eq!(machine.read(function("00:03.0"), 0x84) >> 30, 2);
     assert_eq!([0, 4, 8, 12].map(|at| registers.read32(0x2800 + at)), [0xfee0_0000, 0, 50, 0]);
+    assert_eq!([0, 4, 8, 12].map(|at| registers.read32(0x2810 + at)), [0xfee0_0000, 0, 54, 0]);
     assert_eq!(machine.read(function("00:03.0"), COMMAND) & 0xffff, MEMORY | MASTER | NO_LINE);
     let queue = crate::queue::Queue::new(8, true, |ring| device.attach(5, ring).ok_or(())).unwrap();
     assert_eq!((registers.read16(0x16), registers.read16(0x18), registers.read16(0x1c)), (5, 8, 1));
+    assert_eq!(registers.read16(0x10), 1, "changes have the second message");
     let mut queue = queue;
-    queue.offer(0, 0);
+    queue.offer(0, None);
     queue.publish();
     assert_eq!(registers.read16(0x2000 + 3 * 4), 5, "the bell of the queue");
+}
+
+#[test]
+fn a_table_of_one_message_has_the_first_alone() {
+    let machine = Machine::with_device();
+    machine.put("00:03.0", &[(0x84, 0x11)]);
+    let (device, registers) = (machine.device().unwrap(), machine.registers.unwrap());
+    assert_eq!([0x2808, 0x2810, 0x2818].map(|at| registers.read32(at)), [50, 0, 0]);
+    crate::queue::Queue::new(8, true, |ring| device.attach(0, ring).ok_or(())).unwrap();
+    assert_eq!(registers.read16(0x10), 0xffff);
 }
 
 #[test]
@@ -173,7 +186,7 @@ proptest! {
         functions(&machine, 0);
         if let Ok(device) = machine.device() {
             let _ = crate::queue::Queue::new(8, true, |ring| device.attach(0, ring).ok_or(()));
-            device.configuration(3);
+            device.configuration8(3);
         }
     }
 

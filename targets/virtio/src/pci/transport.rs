@@ -50,7 +50,8 @@ pub(crate) struct Device {
     notify_multiplier: u32,
     interrupt_status: Window,
     configuration: Option<Window>,
-    has_messages: bool,
+    /// Messages that it may send: of the queues, and of changes.
+    messages: u16,
     line: u8,
 }
 
@@ -65,7 +66,7 @@ pub(crate) fn kind(access: &Access<'_>) -> Option<u16> {
 
 impl Device {
     /// Finds the registers of the virtio device at `access`, and turns it and its interrupts on.
-    pub(crate) fn new(access: &Access<'_>, message: (u64, u32)) -> Result<Self, SetupError> {
+    pub(crate) fn new(access: &Access<'_>, messages: (u64, [u32; 2])) -> Result<Self, SetupError> {
         let mut is_modern = false;
         let mut find = |kind: u8, length: u64| {
             access.capabilities(VENDOR_SPECIFIC).find_map(|at| {
@@ -89,15 +90,15 @@ impl Device {
             _ => return Err(SetupError::Legacy),
         };
         access.enable(true);
-        let has_messages = access.message_interrupts(message);
-        access.enable(!has_messages);
+        let messages = access.message_interrupts(messages);
+        access.enable(messages == 0);
         let configuration = configuration.map(|(window, _)| window);
-        Ok(Self { common, notify, notify_multiplier, interrupt_status, configuration, has_messages, line: access.line() })
+        Ok(Self { common, notify, notify_multiplier, interrupt_status, configuration, messages, line: access.line() })
     }
 
     /// How it interrupts.
     pub(crate) fn interrupt(&self) -> Interrupt {
-        if self.has_messages { Interrupt::Message } else { Interrupt::Line { status: self.interrupt_status, line: self.line.into() } }
+        if self.messages > 0 { Interrupt::Message } else { Interrupt::Line { status: self.interrupt_status, line: self.line.into() } }
     }
 
     fn select(&self, queue: u16) {
@@ -135,15 +136,16 @@ impl Transport for Device {
     }
 
     fn attach(&self, index: u16, ring: &Ring) -> Option<Doorbell> {
-        if self.has_messages {
-            self.common.write16(CONFIGURATION_VECTOR, NO_VECTOR);
+        if self.messages > 0 {
+            // A device that cannot have it tells of no changes, as one with a single message.
+            self.common.write16(CONFIGURATION_VECTOR, if self.messages > 1 { 1 } else { NO_VECTOR });
         }
         self.select(index);
         self.common.write16(QUEUE_SIZE, ring.size());
         for (at, address) in QUEUE_PARTS.into_iter().zip(ring.addresses()) {
             self.common.write64(at, address);
         }
-        if self.has_messages {
+        if self.messages > 0 {
             // The device answers with no vector if it cannot have this one.
             self.common.write16(QUEUE_VECTOR, 0);
             if self.common.read16(QUEUE_VECTOR) != 0 {
@@ -156,8 +158,16 @@ impl Transport for Device {
         Some(Doorbell::Half(bell, index))
     }
 
-    fn configuration(&self, offset: usize) -> u8 {
+    fn configuration8(&self, offset: usize) -> u8 {
         self.configuration.map_or(u8::MAX, |window| window.read8(offset))
+    }
+
+    fn configuration16(&self, offset: usize) -> u16 {
+        self.configuration.map_or(u16::MAX, |window| window.read16(offset))
+    }
+
+    fn configuration32(&self, offset: usize) -> u32 {
+        self.configuration.map_or(u32::MAX, |window| window.read32(offset))
     }
 
     fn generation(&self) -> u32 {

@@ -72,8 +72,8 @@ fn buffers_go_and_come_back_in_any_order() {
     let (mut queue, _) = queue(4, true);
     let mut device = Device::new(queue.ring());
     for round in 0..70_000_u32 {
-        queue.offer(2, 10);
-        queue.offer(0, 20);
+        queue.offer(2, Some(10));
+        queue.offer(0, Some(20));
         assert_eq!(device.next().filter(|_| round % 1000 == 0), None, "not published yet");
         queue.publish();
         assert_eq!([device.next(), device.next(), device.next()], [Some(2), Some(0), None]);
@@ -94,7 +94,7 @@ fn the_bell_rings_when_the_device_wants_it() {
         let device = Device::new(queue.ring());
         let rings = |head, queue: &mut Queue| {
             bell.write16(0, 0);
-            queue.offer(head, 0);
+            queue.offer(head, None);
             queue.publish();
             queue.publish();
             bell.read16(0) == 7
@@ -125,8 +125,8 @@ fn interrupts_are_wanted_when_armed() {
             false => ring.available[0].load(Ordering::Relaxed),
         };
         assert!(has_events || wanted() == 1, "none at first");
-        queue.offer(0, 0);
-        queue.offer(1, 0);
+        queue.offer(0, None);
+        queue.offer(1, None);
         queue.publish();
         assert!(!ring.arm());
         assert_eq!(wanted(), 0);
@@ -145,7 +145,7 @@ fn what_a_device_does_wrong_is_said_once_and_ends_the_queue() {
     let lie = |lie: &dyn Fn(&mut Device)| {
         let (mut queue, _) = queue(8, true);
         let mut device = Device::new(queue.ring());
-        queue.offer(3, 100);
+        queue.offer(3, Some(100));
         queue.publish();
         lie(&mut device);
         device.publish();
@@ -163,11 +163,24 @@ fn what_a_device_does_wrong_is_said_once_and_ends_the_queue() {
 }
 
 #[test]
+fn what_is_written_does_not_matter_where_nobody_looks() {
+    let (mut queue, _) = queue(8, true);
+    let mut device = Device::new(queue.ring());
+    for length in [0, 1, 1514, u32::MAX] {
+        queue.offer(3, None);
+        queue.publish();
+        device.use_buffer(3, length);
+        device.publish();
+        assert_eq!(queue.take(), Ok(Some(Used { head: 3, length })));
+    }
+}
+
+#[test]
 fn a_buffer_is_used_once() {
     let (mut queue, _) = queue(8, false);
     let mut device = Device::new(queue.ring());
-    queue.offer(3, 100);
-    queue.offer(4, 100);
+    queue.offer(3, Some(100));
+    queue.offer(4, Some(100));
     queue.publish();
     device.use_buffer(3, 1);
     device.use_buffer(3, 1);
@@ -188,7 +201,7 @@ proptest! {
             for head in 0..8 {
                 if !given[usize::from(head)] {
                     given[usize::from(head)] = true;
-                    queue.offer(head, 100);
+                    queue.offer(head, Some(100));
                 }
             }
             queue.publish();
