@@ -15,13 +15,7 @@ pub(super) struct IntervalTimer;
 impl IntervalTimer {
     /// Starts it; `None` when there is none.
     pub(super) fn find() -> Option<Self> {
-        // SAFETY: these ports are the interval timer's or nothing; neither changes memory. Its interrupt is masked.
-        unsafe {
-            // The first counter, both bytes, mode 0: it counts down once. The speaker's counter would do as well, but a microvm has no gate for it.
-            write(TIMER + 3, 0x30);
-            write(TIMER, 0xff);
-            write(TIMER, 0xff);
-        }
+        start();
         let first = count();
         (0..LOOKS).any(|_| count() != first).then_some(Self)
     }
@@ -31,11 +25,34 @@ impl Reference for IntervalTimer {
     fn nanos(&self) -> u64 {
         u64::from(u16::MAX - count()) * 1_000_000_000 / FREQUENCY
     }
+
+    fn restart(&self) {
+        start();
+    }
+
+    fn has_gone_round(&self) -> bool {
+        // SAFETY: as in `start`.
+        unsafe {
+            // Latches the first counter's status, whose top bit is its output: up when it has counted down.
+            write(TIMER + 3, 0xe2);
+            read(TIMER) & 0x80 != 0
+        }
+    }
+}
+
+fn start() {
+    // SAFETY: these ports are the interval timer's or nothing; neither changes memory. Its interrupt is masked.
+    unsafe {
+        // The first counter, both bytes, mode 0: it counts down once. The speaker's counter would do as well, but a microvm has no gate for it.
+        write(TIMER + 3, 0x30);
+        write(TIMER, 0xff);
+        write(TIMER, 0xff);
+    }
 }
 
 /// What the first counter stands at: all ones where there is none.
 fn count() -> u16 {
-    // SAFETY: as in `find`.
+    // SAFETY: as in `start`.
     unsafe {
         // Latches the first counter.
         write(TIMER + 3, 0);
