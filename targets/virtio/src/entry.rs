@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use fogbow::console;
-use fogbow_x86::entry::{self, Prepared};
+use fogbow_x86::entry::{self, Prepared, enter_from_32_bits};
 use fogbow_x86::fault::{Fault, Report};
 use fogbow_x86::layout::{Given, HIGHEST, Layout};
 use fogbow_x86::paging::{LARGE_PAGE, PAGE};
@@ -78,6 +78,54 @@ unsafe extern "C" fn last_words() -> ! {
 }
 
 static LAST_WORDS: [u8; 40] = *b"fault: another fault while reporting it\n";
+
+/// What [`enter_from_32_bits`] takes for granted: 64-bit mode, and pages that cannot be executed (CPUID leaf 0x80000001, EDX: Intel SDM volume 2A).
+const NEEDED: u32 = 1 << 29 | 1 << 20;
+
+/// Goes on to [`enter_from_32_bits`] where the processor can, and says so where it cannot.
+///
+/// # Safety
+/// As [`enter_from_32_bits`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn enter() -> ! {
+    naked_asm!(
+        ".code32",
+        "mov edi, ebx",
+        "mov eax, 0x80000000",
+        "cpuid",
+        "cmp eax, 0x80000001",
+        "jb 2f",
+        "mov eax, 0x80000001",
+        "cpuid",
+        "and edx, {needed}",
+        "cmp edx, {needed}",
+        "jne 2f",
+        "mov ebx, edi",
+        "jmp {enter}",
+        "2:",
+        "lea esi, [{text}]",
+        "mov ecx, {length}",
+        "mov edx, {serial}",
+        "cld",
+        "rep outsb",
+        "mov edx, {debug_exit}",
+        "mov eax, {status}",
+        "out dx, al",
+        "3:",
+        "hlt",
+        "jmp 3b",
+        ".code64",
+        needed = const NEEDED,
+        enter = sym enter_from_32_bits,
+        text = sym WRONG_PROCESSOR,
+        length = const WRONG_PROCESSOR.len(),
+        serial = const ports::SERIAL,
+        debug_exit = const ports::DEBUG_EXIT,
+        status = const fogbow::status::ABORT,
+    )
+}
+
+static WRONG_PROCESSOR: [u8; 99] = *b"cannot start: the processor has no 64-bit mode, or no NX: give QEMU another -cpu, such as -cpu max\n";
 
 /// Not zero when a multiboot loader started the image: written by the first instructions.
 pub(crate) static BY_MULTIBOOT: AtomicU8 = AtomicU8::new(0);

@@ -65,12 +65,11 @@ pub fn net(name: &str) -> Result<Net, DeviceError> {
 pub mod private {
     //! What [`image!`](crate::image) expands to.
     pub use crate::boot::{end_after_panic, run};
-    pub use crate::entry::{HANDLERS, prepare};
+    pub use crate::entry::{HANDLERS, enter, prepare};
     pub use crate::loader::{multiboot::enter as enter_by_multiboot, pvh::EntryNote};
     pub use core;
     pub use fogbow;
     pub use fogbow_solo5;
-    pub use fogbow_x86::entry::enter_from_32_bits;
     pub use fogbow_x86::program;
 }
 
@@ -106,7 +105,7 @@ macro_rules! image {
         $crate::private::fogbow_solo5::memory_functions!();
 
         const _: () = {
-            use $crate::private::{EntryNote, HANDLERS, core, enter_by_multiboot, enter_from_32_bits, prepare, program, run};
+            use $crate::private::{EntryNote, HANDLERS, core, enter, enter_by_multiboot, prepare, program, run};
 
             program! { PROGRAM, main: main, prepare: prepare, handlers: HANDLERS }
 
@@ -124,7 +123,7 @@ macro_rules! image {
                     "jmp {enter}",
                     ".code64",
                     program = sym PROGRAM,
-                    enter = sym enter_from_32_bits,
+                    enter = sym enter,
                 )
             }
 

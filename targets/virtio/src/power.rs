@@ -1,10 +1,10 @@
 //! The end: how a machine is left with a status, turned off, or started anew; and how it asks the image to end.
 //!
 //! A status other than 0 goes through QEMU's `isa-debug-exit` where that is: QEMU then ends with `status * 2 + 1`, modulo 256. Everything else turns the
-//! machine off by ACPI, with which QEMU ends with 0, so that QEMU's own failures (1) are told from both. Where neither works the processor halts.
+//! machine off by ACPI, with which QEMU ends with 0, so that QEMU's own failures (1) are told from both. Where neither is there the processor halts, and the console says so.
 
 use crate::acpi::power::{self, Write};
-use crate::{apic, entry, firmware, ports};
+use crate::{apic, entry, firmware, ports, serial};
 
 /// The command of a PC's keyboard controller (Intel 8042) that restarts the machine.
 const PULSE_RESET: u8 = 0xfe;
@@ -15,8 +15,10 @@ pub(crate) fn end(status: u8) -> ! {
         // SAFETY: the port is the device's, which ends the machine, or nothing.
         unsafe { ports::write(ports::DEBUG_EXIT, status) };
     }
-    if let Some(power_off) = firmware::tables().and_then(power::power_off) {
-        write(power_off);
+    match firmware::tables().and_then(power::power_off) {
+        // A moment passes until it is off.
+        Some(power_off) => write(power_off),
+        None => serial::puts(b"the image has ended, but the machine has no ACPI that turns it off: halted\n"),
     }
     if entry::boot().is_some() {
         apic::set_timer(None);

@@ -22,6 +22,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.push(super::trial("libvirt_xml_is_valid", Place::Virtio, libvirt_is_valid));
     trials.push(super::trial("uses_memory_beyond_4_gib", Place::Virtio, uses_much_memory));
     trials.push(super::trial("says_what_it_lacks_without_a_clock", Place::Virtio, without_clock));
+    trials.push(super::trial("says_what_the_processor_lacks", Place::Virtio, on_wrong_processors));
+    trials.push(super::trial("says_that_it_cannot_turn_the_machine_off", Place::Virtio, without_acpi));
     for (options, clock) in CLOCKS {
         let name = format!("keeps_time_by_{}", clock.replace(' ', "_").replace(['\'', ','], ""));
         trials.push(super::trial(&name, Place::Virtio, move || keeps_time(options, clock)));
@@ -111,6 +113,26 @@ fn uses_much_memory() -> Result<()> {
 fn without_clock() -> Result<()> {
     let ended = Place::Virtio.start("hello", &Run { tender: &["-machine", "pc,pit=off,hpet=off"], ..Run::default() })?.ended()?;
     ensure!(ended.status == Some(255) && ended.console.contains("the machine has no clock"), "{ended:?}");
+    Ok(())
+}
+
+/// Of 32 bits, and without pages that cannot be executed.
+fn on_wrong_processors() -> Result<()> {
+    for processor in ["pentium3", "qemu64,-nx"] {
+        let ended = Place::Virtio.start("hello", &Run { tender: &["-cpu", processor], ..Run::default() })?.ended()?;
+        ensure!(
+            ended.status == Some(255) && ended.console.contains("the processor has no 64-bit mode, or no NX"),
+            "{processor}: {ended:?}"
+        );
+    }
+    Ok(())
+}
+
+/// A machine without ACPI runs on when the image has ended in success.
+fn without_acpi() -> Result<()> {
+    let run = Run { tender: &["-machine", "microvm,acpi=off"], ..Run::default() };
+    let guest = Place::Virtio.start("hello", &run)?;
+    guest.wait_for("the machine has no ACPI that turns it off: halted")?;
     Ok(())
 }
 

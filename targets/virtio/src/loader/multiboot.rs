@@ -7,10 +7,8 @@
 use core::arch::naked_asm;
 use core::ops::Range;
 
-use fogbow_x86::entry::enter_from_32_bits;
-
 use super::{LoaderError, MAX_ENTRIES, Map, Reach, Said, long, word};
-use crate::entry::BY_MULTIBOOT;
+use crate::entry::{self, BY_MULTIBOOT};
 
 /// Bytes of the information up to the loader's name (section 3.3).
 const INFO_SIZE: usize = 68;
@@ -44,7 +42,7 @@ const MEMORY_SIZE: usize = 40;
 /// go up, and fills what is not in the file with zeros. The first segment, with the headers and this code, is in its place.
 ///
 /// # Safety
-/// As [`enter_from_32_bits`], but with the address of the file in EAX and that of the program in EBP. No stack is used: ESP is a register as others.
+/// As [`entry::enter`], but with the address of the file in EAX and that of the program in EBP. No stack is used: ESP is a register as others.
 #[unsafe(naked)]
 pub unsafe extern "C" fn enter() -> ! {
     naked_asm!(
@@ -96,7 +94,7 @@ pub unsafe extern "C" fn enter() -> ! {
         file_size = const FILE_SIZE,
         memory_size = const MEMORY_SIZE,
         by_multiboot = sym BY_MULTIBOOT,
-        enter = sym enter_from_32_bits,
+        enter = sym entry::enter,
     )
 }
 
