@@ -16,6 +16,8 @@ use fogbow_net::{FrameDevice, Listener, Stack, UdpSocket};
 const ROUND: u64 = 20_000;
 /// What the server's connections may use, in bytes.
 const LIMIT: usize = 4 * 1024 * 1024;
+/// What a round may leave behind of the thread's own, in bytes: no more than a frame.
+const LEFT: i64 = 1024;
 
 fn random(below: u64) -> u64 {
     fogbow::random::next_u64().expect("a simulated node has randomness") % below.max(1)
@@ -29,13 +31,15 @@ fn chance(of_hundred: u64) -> bool {
 fn any_frames_are_survived() {
     let frames = std::env::var("FOGBOW_FUZZ_FRAMES").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUND);
     for seed in 0..frames.div_ceil(ROUND) {
-        Simulation::new(seed).block_on(round());
+        let left = allocation_counter::measure(|| Simulation::new(seed).block_on(round())).bytes_current;
+        assert!(left <= LEFT, "{left} bytes are left of round {seed}");
     }
 }
 
-fn serve(server: &Direct) {
+/// Serves echoes until what it gives is dropped.
+fn serve(server: &Direct) -> [fogbow::Task<()>; 2] {
     let mut listener = server.listen(7).unwrap();
-    fogbow::spawn(async move {
+    let streams = fogbow::spawn(async move {
         while let Ok(mut stream) = listener.accept().await {
             fogbow::spawn(async move {
                 let mut buffer = [0; 2048];
@@ -47,16 +51,15 @@ fn serve(server: &Direct) {
             })
             .detach();
         }
-    })
-    .detach();
+    });
     let socket = server.bind(53).unwrap();
-    fogbow::spawn(async move {
+    let datagrams = fogbow::spawn(async move {
         let mut buffer = [0; 2048];
         while let Ok((length, from)) = socket.receive_from(&mut buffer).await {
             let _ = socket.send_to(&buffer[..length], from).await;
         }
-    })
-    .detach();
+    });
+    [streams, datagrams]
 }
 
 async fn round() {
@@ -65,7 +68,7 @@ async fn round() {
     config.tcp_memory = LIMIT;
     config.set_tcp_buffer((4096, 64 * 1024));
     let server = network.stack_with(config);
-    serve(&server);
+    let serving = serve(&server);
     let capture = network.switch().capture();
     let client = network.stack(2);
     let mut stream = client.connect(Network::at(1, 7)).await.unwrap();
@@ -113,6 +116,9 @@ async fn round() {
     let statistics = server.statistics();
     assert_eq!((statistics.connections, statistics.handshakes, statistics.reserved), (0, 0, 0), "{statistics:?}");
     assert!(statistics.tcp_memory <= LIMIT / 8, "{statistics:?}");
+    // The stacks end with what holds them.
+    drop((serving, server));
+    time::sleep(Duration::from_secs(1)).await;
 }
 
 /// Whether an ARP message says that the server's or the client's address is somewhere else. Who lies so on a link has cut a host off for as long as an
