@@ -18,6 +18,8 @@ mod embed;
 mod package;
 mod source;
 
+pub(crate) use source::is_only_read;
+
 /// The linker script's name, beside the crate's `Cargo.toml`: where the linker runs.
 pub(crate) const LINKER_SCRIPT: &str = "image.ld";
 

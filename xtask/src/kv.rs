@@ -1,6 +1,6 @@
 //! Log stores in disk images: the same code that images run.
 //!
-//! Limits: no image may have the disk attached meanwhile; values that are files and directories alone are imported.
+//! What an image has attached is refused (see `fogbow_tender::block`). Limits: values that are files and directories alone are imported.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -111,7 +111,16 @@ impl Disk {
     }
 
     async fn open(&self) -> anyhow::Result<LogStore<BlockDevice>> {
-        let store = LogStore::open(self.device()?, Config { cache: CACHE }).await;
+        self.open_on(self.device()?).await
+    }
+
+    /// Opens it for reading alone, as others may, too.
+    async fn open_to_read(&self) -> anyhow::Result<LogStore<BlockDevice>> {
+        self.open_on(BlockDevice::open_read_only("disk", &self.image, self.sector_size)?).await
+    }
+
+    async fn open_on(&self, device: BlockDevice) -> anyhow::Result<LogStore<BlockDevice>> {
+        let store = LogStore::open(device, Config { cache: CACHE }).await;
         store.with_context(|| self.image.display().to_string())
     }
 }
@@ -130,7 +139,7 @@ impl KvCommand {
             Self::Ls { disk, key, recursive } => list(disk, key, *recursive).await?,
             Self::Get { disk, key } => {
                 let mut out = std::io::stdout().lock();
-                copy_out(&disk.open().await?, read_key(key)?, &mut out, progress).await?;
+                copy_out(&disk.open_to_read().await?, read_key(key)?, &mut out, progress).await?;
             }
             Self::Put { disk, key, file } => {
                 let store = disk.open().await?;
@@ -171,19 +180,19 @@ async fn format(disk: &Disk, create: Option<u64>, force: bool, progress: &Progre
         bail!("{} holds a log store already: --force formats it, and all that it holds is lost", disk.image.display());
     }
     let formatted = match disk.device() {
-        Ok(device) => LogStore::format(device, Config::default()).await.map(drop).map_err(anyhow::Error::from),
+        Ok(device) => LogStore::format(device, Config::default()).await.map(drop).with_context(|| disk.image.display().to_string()),
         Err(error) => Err(error),
     };
     if formatted.is_err() && !is_there {
         crate::files::remove(&disk.image)?;
     }
-    formatted.with_context(|| disk.image.display().to_string())?;
+    formatted?;
     progress.say("Formatted", disk.image.display());
     Ok(())
 }
 
 async fn list(disk: &Disk, key: &str, recursive: bool) -> anyhow::Result<()> {
-    let store = disk.open().await?;
+    let store = disk.open_to_read().await?;
     let mut pending = vec![read_key(key)?.as_str().to_owned()];
     while let Some(at) = pending.pop() {
         let names = store.list(read_key(&at)?).await?;
@@ -271,7 +280,7 @@ async fn import(disk: &Disk, directory: &Path, key: &str, progress: &Progress) -
 }
 
 async fn export(disk: &Disk, directory: &Path, key: &str, progress: &Progress) -> anyhow::Result<()> {
-    let store = disk.open().await?;
+    let store = disk.open_to_read().await?;
     let (mut count, mut failed, mut next) = (0, 0, Instant::now() + EVERY);
     let mut pending = vec![(directory.to_owned(), read_key(key)?.as_str().to_owned())];
     while let Some((path, at)) = pending.pop() {

@@ -9,6 +9,7 @@ use fogbow::{StartError, arguments::parse};
 use fogbow_block::{BlockInfo, Durability};
 use fogbow_net::frame::virtio::Framing;
 use fogbow_net::{FrameInfo, MacAddress, Offload};
+use fogbow_tender::block::Access;
 use fogbow_tender::net::{Frames, NetError};
 use fogbow_tender::options::NetSource;
 
@@ -104,20 +105,45 @@ pub fn net(name: &str) -> Result<Net, DeviceError> {
 /// # Errors
 /// [`DeviceError`].
 pub fn block(name: &str) -> Result<BlockDevice, DeviceError> {
+    named_block(name, Access::Write)
+}
+
+/// Opens it for reading alone, as others may, too.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn read_only_block(name: &str) -> Result<BlockDevice, DeviceError> {
+    named_block(name, Access::Read)
+}
+
+fn named_block(name: &str, access: Access) -> Result<BlockDevice, DeviceError> {
     let path = parse::<String>(&format!("{name}-file")).map_err(DeviceError::Argument)?;
     let sector_size = parse::<u16>(&format!("{name}-sector-size")).map_err(DeviceError::Argument)?;
-    BlockDevice::open(name, Path::new(&path), sector_size)
+    BlockDevice::open_for(name, Path::new(&path), sector_size, access)
 }
 
 impl BlockDevice {
-    /// Opens a file or a raw device of the host, with sectors of `sector_size` bytes, as the block device `name`.
+    /// Opens a file or a raw device of the host, with sectors of `sector_size` bytes, as the block device `name`. Nobody else may have it open.
     ///
     /// # Errors
     /// [`DeviceError::Block`].
     pub fn open(name: &str, path: &Path, sector_size: u16) -> Result<Self, DeviceError> {
-        let device = fogbow_tender::block::open(path, sector_size).map_err(DeviceError::Block)?;
+        Self::open_for(name, path, sector_size, Access::Write)
+    }
+
+    /// Opens one for reading alone, as others may, too.
+    ///
+    /// # Errors
+    /// [`DeviceError::Block`].
+    pub fn open_read_only(name: &str, path: &Path, sector_size: u16) -> Result<Self, DeviceError> {
+        Self::open_for(name, path, sector_size, Access::Read)
+    }
+
+    fn open_for(name: &str, path: &Path, sector_size: u16, access: Access) -> Result<Self, DeviceError> {
+        let device = fogbow_tender::block::open(path, sector_size, access).map_err(DeviceError::Block)?;
         let sectors = device.capacity / u64::from(sector_size);
-        let info = BlockInfo { sector_size: sector_size.into(), sectors, read_only: false, durability: Durability::Host };
+        let read_only = access == Access::Read;
+        let info = BlockInfo { sector_size: sector_size.into(), sectors, read_only, durability: Durability::Host };
         Ok(Self::new(name, device.descriptor.into(), info))
     }
 }

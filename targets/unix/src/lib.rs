@@ -20,7 +20,7 @@ mod reactor;
 mod sockets;
 
 pub use block::BlockDevice;
-pub use device::{BLOCK_ARGUMENTS, DeviceError, NET_ARGUMENTS, STACK_ARGUMENTS, block, net, stack};
+pub use device::{BLOCK_ARGUMENTS, DeviceError, NET_ARGUMENTS, STACK_ARGUMENTS, block, net, read_only_block, stack};
 pub use directory::Directory;
 pub use frames::Net;
 pub use sockets::{HostListener, HostStack, HostStream, HostStreamHalf, HostUdpSocket};

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use fogbow_tender::block::{self, Access};
 use fogbow_tests::Skip;
 use fogbow_tests::builder::{Place, Run};
 use fogbow_tests::guest::Ended;
@@ -21,11 +22,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     let patterns = super::on(&places, "block_writes_and_verifies_a_pattern", writes_and_verifies);
     let layers = super::on(&places, "block_layers_keep_data_and_notice_tampering", layers_notice_tampering);
     let raw = super::on(&[Place::Unix, Place::Spt, Place::Hvt], "block_works_on_a_raw_device", works_on_a_raw_device);
+    let in_use = super::on(&places, "block_a_disk_in_use_is_refused", refuses_what_is_in_use);
     // QEMU says in its own words what is wrong with a file.
     let places: Vec<Place> = places.into_iter().filter(|place| *place != Place::Virtio).collect();
     let mistakes = super::on(&places, "block_missing_and_odd_files_are_refused", odd_files_are_refused);
     let given_back = super::trial("block_discard_and_zeroes_give_the_file_s_blocks_back", Place::Virtio, gives_blocks_back);
-    patterns.into_iter().chain(layers).chain(raw).chain(mistakes).chain([given_back]).collect()
+    patterns.into_iter().chain(layers).chain(raw).chain(mistakes).chain(in_use).chain([given_back]).collect()
 }
 
 /// Runs `image` on a place with a file as its disk.
@@ -140,6 +142,16 @@ fn gives_blocks_back() -> Result<()> {
         ensure!(data.len() as u64 == SECTORS * SECTOR && data.iter().all(|byte| *byte == 0), "{clear} left something else than zeros");
     }
     Ok(())
+}
+
+/// Another program has the disk, as `cargo xtask kv` or another image would.
+fn refuses_what_is_in_use(place: Place) -> Result<()> {
+    let disk = disk()?;
+    let other = block::open(disk.path(), 512, Access::Write)?;
+    let text = if place == Place::Virtio { "Is another process using the image" } else { "end that one first" };
+    check(&run(place, "block", disk.path(), &[])?, 1, &["disk", text])?;
+    drop(other);
+    check(&run(place, "block", disk.path(), &["--do=write"])?, 0, &[])
 }
 
 fn odd_files_are_refused(place: Place) -> Result<()> {

@@ -136,6 +136,15 @@ pub(super) fn layers(device: &ResolvedDevice) -> impl Iterator<Item = Layer> {
     device.device.layers.iter().copied().chain(guard)
 }
 
+/// Whether nothing is ever written to a block device: formatting for authenticated encryption is.
+pub(crate) fn is_only_read(device: &ResolvedDevice) -> bool {
+    let mut is_read_only = false;
+    layers(device).all(|layer| {
+        is_read_only |= layer == Layer::ReadOnly;
+        layer != Layer::Authenticated
+    }) && is_read_only
+}
+
 /// The lines that open a device and bind it to its name.
 fn open(device: &ResolvedDevice, resolved: &Resolved) -> String {
     let name = &device.device.name;
@@ -155,7 +164,8 @@ fn open(device: &ResolvedDevice, resolved: &Resolved) -> String {
         ),
         Implementation::Frames => format!("    let {name} = {target}::net({name:?}).{failed}?;\n"),
         Implementation::Block | Implementation::Stored(_) => {
-            let mut text = format!("    let {name} = {target}::block({name:?}).{failed}?;\n");
+            let block = if !resolved.target.is_image() && is_only_read(device) { "read_only_block" } else { "block" };
+            let mut text = format!("    let {name} = {target}::{block}({name:?}).{failed}?;\n");
             for layer in layers(device) {
                 let _ = writeln!(text, "    let {name} = fogbow_block::layers::{}({name}, {name:?}).await?;", layer.name());
             }

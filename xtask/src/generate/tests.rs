@@ -166,6 +166,8 @@ fn stores_lie_over_block_devices_and_are_guarded_where_they_are_only_read() {
         ]
     );
     assert!(main.contains("Group { prefix: \"disk-\", arguments: fogbow_kv::stores::LOG_ARGUMENTS }"), "{main}");
+    let (_directory, _generated, program) = generate_app(text, Target::Unix, &[]);
+    assert!(program.contains("fogbow_unix::read_only_block(\"seed\")") && program.contains("fogbow_unix::block(\"disk\")"), "{program}");
     let manifest = fs::read_to_string(generated.directory.join("Cargo.toml")).unwrap();
     assert!(manifest.contains("features = [\"cache\", \"layers\"]") && manifest.contains("features = [\"stores\", \"tar\"]"), "{manifest}");
 }

@@ -67,6 +67,26 @@ fn slips_are_said_and_leave_nothing_behind() {
     assert_eq!(error(&["ls", &image, "nothing"]), "there is nothing at 'nothing'");
 }
 
+/// Others may read what is read; what is written is the writer's alone.
+#[test]
+fn a_disk_in_use_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("disk.img");
+    let text = image.to_str().unwrap();
+    let error = |line: &[&str]| format!("{:#}", run_line(line).unwrap_err());
+    run_line(&["format", text, "--create", "1M"]).unwrap();
+    let reader = BlockDevice::open_read_only("disk", &image, 512).unwrap();
+    run_line(&["ls", text]).unwrap();
+    for line in [&["format", text, "--force"][..], &["check", text], &["rm", text, "a"]] {
+        assert!(error(line).starts_with(&format!("{text}: another program has it open")), "{line:?}");
+    }
+    drop(reader);
+    let writer = BlockDevice::open("disk", &image, 512).unwrap();
+    assert!(error(&["ls", text]).contains("end that one first"));
+    drop(writer);
+    assert_eq!(run_line(&["check", text]).unwrap(), ExitCode::SUCCESS);
+}
+
 #[test]
 fn sizes_have_units() {
     assert_eq!([size("512"), size("64M"), size("2G")], [Ok(512), Ok(64 << 20), Ok(2 << 30)]);

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use fogbow_tender::block;
+use fogbow_tender::block::{self, Access};
 use fogbow_tender::options::DEFAULT_SECTOR_SIZE;
 
 use crate::progress::{self, Progress};
@@ -23,7 +23,7 @@ pub(super) fn prepare(files: &[(String, String)], create: Option<u64>, progress:
             path.exists(),
             "device '{name}': {file} does not exist: add --create 64M to make it, or give another file with --block {name}=FILE"
         );
-        block::open(path, DEFAULT_SECTOR_SIZE).with_context(|| format!("device '{name}'"))?;
+        block::open(path, DEFAULT_SECTOR_SIZE, Access::Read).with_context(|| format!("device '{name}'"))?;
     }
     Ok(())
 }

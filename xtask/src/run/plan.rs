@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use fogbow_tender::manifest::DeviceKind;
 
 use crate::cli::RunArgs;
+use crate::generate;
 use crate::manifest::Serves;
 use crate::resolve::{Implementation, Resolved, ResolvedDevice};
 use crate::suggest;
@@ -18,6 +19,8 @@ pub(super) struct Attachment {
     pub(super) name: String,
     /// A tap or `user` and its options; a file.
     pub(super) source: String,
+    /// Whether a file is opened for reading alone.
+    pub(super) is_only_read: bool,
 }
 
 /// What to run an image with.
@@ -55,8 +58,10 @@ impl Plan {
 
     /// All options of a tender.
     pub(super) fn tender_options(&self) -> impl Iterator<Item = String> {
-        let attachments = self.attachments.iter().map(|Attachment { kind, name, source }| format!("--{kind}:{name}={source}"));
-        self.options.iter().cloned().chain(attachments)
+        let attachments = self.attachments.iter().map(|Attachment { kind, name, source, .. }| format!("--{kind}:{name}={source}"));
+        let read = self.attachments.iter().filter(|attachment| attachment.is_only_read);
+        let read = read.map(|Attachment { kind, name, .. }| format!("--{kind}-read-only:{name}=yes"));
+        self.options.iter().cloned().chain(attachments).chain(read)
     }
 }
 
@@ -98,8 +103,7 @@ impl Planner<'_> {
             return Ok(());
         }
         ensure!(is_image, "--net {name}=user is for images: a {} program has the host's sockets or --net {name}=TAP", self.resolved.target);
-        let tender = self.args.tender.as_deref().and_then(|tender| tender.rsplit('/').next()).filter(|tender| tender.starts_with("solo5-"));
-        if let Some(tender) = tender {
+        if let Some(tender) = self.solo5_tender() {
             bail!("{tender} has no user-mode network for device '{name}': add --net {name}=TAP, or leave --tender out to use ours");
         }
         let options = source.strip_prefix("user").unwrap_or_default();
@@ -130,13 +134,21 @@ impl Planner<'_> {
         let file = given(&self.args.block, name);
         let file = file.with_context(|| format!("device '{name}' is attached to nothing: add --block {name}=FILE"))?;
         self.pass(plan, DeviceKind::Block, name, file);
+        if let Some(attachment) = plan.attachments.last_mut().filter(|_| self.solo5_tender().is_none()) {
+            attachment.is_only_read = generate::is_only_read(device);
+        }
         Ok(())
+    }
+
+    /// The name of the tender where it is one of Solo5's own.
+    fn solo5_tender(&self) -> Option<&str> {
+        self.args.tender.as_deref().and_then(|tender| tender.rsplit('/').next()).filter(|tender| tender.starts_with("solo5-"))
     }
 
     /// Attaches an image's device, or tells a program by its own arguments.
     fn pass(&self, plan: &mut Plan, kind: DeviceKind, name: &str, value: &str) {
         if self.resolved.target.is_image() {
-            plan.attachments.push(Attachment { kind, name: name.to_owned(), source: value.to_owned() });
+            plan.attachments.push(Attachment { kind, name: name.to_owned(), source: value.to_owned(), is_only_read: false });
         } else {
             let argument = if kind == DeviceKind::Net { "tap" } else { "file" };
             plan.arguments.push(format!("--{name}-{argument}={value}"));

@@ -63,7 +63,10 @@ fn mtu(interface: &str) -> Option<u16> {
 }
 
 /// The options for a device: what it is attached to, and the device. The image takes them in this order.
-fn device(Attachment { kind, name, source }: &Attachment, mtu: impl Fn(&str) -> Option<u16>) -> anyhow::Result<[[String; 2]; 2]> {
+fn device(
+    Attachment { kind, name, source, is_only_read }: &Attachment,
+    mtu: impl Fn(&str) -> Option<u16>,
+) -> anyhow::Result<[[String; 2]; 2]> {
     let option = |name: &str, value: String| [name.to_owned(), value];
     Ok(match kind {
         DeviceKind::Net => {
@@ -73,7 +76,8 @@ fn device(Attachment { kind, name, source }: &Attachment, mtu: impl Fn(&str) -> 
         DeviceKind::Block => {
             // A comma in a file's name is written twice.
             let file = source.replace(',', ",,");
-            let drive = format!("if=none,id={name},format=raw,discard=unmap,detect-zeroes=unmap,file={file}");
+            let read = if *is_only_read { "readonly=on," } else { "" };
+            let drive = format!("if=none,id={name},format=raw,{read}discard=unmap,detect-zeroes=unmap,file={file}");
             [option("-drive", drive), option("-device", format!("virtio-blk-pci,drive={name}"))]
         }
     })
@@ -197,9 +201,9 @@ mod tests {
     #[test]
     fn devices_are_attached_as_asked_for() {
         let mtu = |interface: &str| (interface == "tap3").then_some(9000);
-        let options = |kind, source: &str| {
-            device(&Attachment { kind, name: "x".to_owned(), source: source.to_owned() }, mtu).unwrap().concat().join(" ")
-        };
+        let attachment = |kind, source: &str| Attachment { kind, name: "x".to_owned(), source: source.to_owned(), is_only_read: false };
+        let device_options = |attachment: &Attachment| device(attachment, mtu).unwrap().concat().join(" ");
+        let options = |kind, source: &str| device_options(&attachment(kind, source));
         let device = "-device virtio-net-pci,netdev=x,romfile=";
         assert_eq!(
             options(DeviceKind::Net, "tap3"),
@@ -214,6 +218,8 @@ mod tests {
             options(DeviceKind::Block, "a,b.img"),
             "-drive if=none,id=x,format=raw,discard=unmap,detect-zeroes=unmap,file=a,,b.img -device virtio-blk-pci,drive=x"
         );
+        let read = device_options(&Attachment { is_only_read: true, ..attachment(DeviceKind::Block, "a.img") });
+        assert!(read.contains(",readonly=on,"), "{read}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fogbow_usernet::Forward;
 
-use crate::block::{self, BlockError};
+use crate::block::{self, Access, BlockError};
 use crate::manifest::{Attachment, DeviceKind, MAX_EXTENDED, Manifest, Properties};
 use crate::net::{self, Frames, NetError};
 use crate::options::{CommandLine, DEFAULT_SECTOR_SIZE, DeviceSetting, NetSetting, NetSource, OptionsError};
@@ -93,9 +93,11 @@ pub fn attach(command_line: &CommandLine, manifest: &Manifest) -> Result<Vec<Att
             let frames = if headed { Frames::Any } else { Frames::Plain };
             attach_net(device.name.as_str(), source, *mac, frames, pcap.as_deref())
         }
-        DeviceSetting::Block { source: Some(path), sector_size } => {
+        DeviceSetting::Block { source: Some(path), sector_size, read_only } => {
             let block_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
-            let file = block::open(path, block_size).map_err(|source| AttachError::Block { name: device.name.to_string(), source })?;
+            let access = if read_only.unwrap_or(false) { Access::Read } else { Access::Write };
+            let file =
+                block::open(path, block_size, access).map_err(|source| AttachError::Block { name: device.name.to_string(), source })?;
             let properties = Properties::Block { capacity: file.capacity, block_size, extended };
             Ok(Attached { properties, descriptor: file.descriptor, forwards: Vec::new() })
         }

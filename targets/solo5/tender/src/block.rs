@@ -1,11 +1,14 @@
 //! Attaching a block device: a file or a host block device, read and written at its sectors.
 //!
-//! As with Solo5's tenders, the file is always opened for reading and writing, its size is the device's capacity, and the guest can
-//! neither grow it nor go beyond it.
+//! The file's size is the device's capacity, and the guest can neither grow it nor go beyond it.
+//!
+//! As long as it is open it is locked: one program alone may write to it, or several may read it. The lock is advisory, and of the kind that
+//! QEMU takes (on the open file, fcntl(2)), so that an image, QEMU and `cargo xtask kv` keep out of each other's way. Solo5's own tenders do not look at it.
+//! Where the file's system knows no locks, there is none.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +19,15 @@ pub struct BlockDevice {
     pub descriptor: OwnedFd,
     /// Its size in bytes: a multiple of the sector size, at least one sector.
     pub capacity: u64,
+}
+
+/// What a block device is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// For reading alone: others may read it, too.
+    Read,
+    /// For reading and writing: nobody else may have it.
+    Write,
 }
 
 /// Why a file cannot be a block device.
@@ -30,6 +42,9 @@ pub enum BlockError {
         /// What the host says.
         source: io::Error,
     },
+    /// Another program has it.
+    #[error("{}: another program has it open, and two would destroy what is on it: end that one first (fuser {} tells which it is)", .0.display(), .0.display())]
+    InUse(PathBuf),
     /// It has no size, as a pipe or a terminal has none.
     #[error("{}: is neither a regular file nor a block device: give one of these", .0.display())]
     NoCapacity(PathBuf),
@@ -53,16 +68,19 @@ pub enum BlockError {
     },
 }
 
-/// Opens a file as a block device with sectors of `sector_size` bytes.
+/// Opens a file as a block device with sectors of `sector_size` bytes, and locks it.
 ///
 /// # Errors
 /// One of [`BlockError`].
-pub fn open(path: &Path, sector_size: u16) -> Result<BlockDevice, BlockError> {
+pub fn open(path: &Path, sector_size: u16, access: Access) -> Result<BlockDevice, BlockError> {
     let open_error = |source| BlockError::Open { path: path.to_owned(), source };
-    let mut file: File = OpenOptions::new().read(true).write(true).open(path).map_err(open_error)?;
+    let mut file: File = OpenOptions::new().read(true).write(access == Access::Write).open(path).map_err(open_error)?;
     let file_type = file.metadata().map_err(open_error)?.file_type();
     if !file_type.is_file() && !file_type.is_block_device() {
         return Err(BlockError::NoCapacity(path.to_owned()));
+    }
+    if !lock(&file, access) {
+        return Err(BlockError::InUse(path.to_owned()));
     }
     let size = file.seek(SeekFrom::End(0)).map_err(open_error)?;
     if size % u64::from(sector_size) != 0 {
@@ -72,6 +90,16 @@ pub fn open(path: &Path, sector_size: u16) -> Result<BlockDevice, BlockError> {
         return Err(BlockError::Empty { path: path.to_owned(), sector_size });
     }
     Ok(BlockDevice { descriptor: file.into(), capacity: size })
+}
+
+/// Locks all of a file as long as it is open; false when another has it.
+fn lock(file: &File, access: Access) -> bool {
+    let kind = if access == Access::Write { libc::F_WRLCK } else { libc::F_RDLCK };
+    // From the start on, whatever its length: no length is that.
+    let whole = libc::flock { l_type: kind as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 };
+    // SAFETY: the descriptor is open, and the kernel reads the structure during the call alone.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
+    result == 0 || !matches!(io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
 }
 
 #[cfg(test)]
@@ -86,14 +114,36 @@ mod tests {
 
     #[test]
     fn the_size_is_the_capacity() {
-        assert_eq!(open(file_of(8192).path(), 4096).expect("a good file").capacity, 8192);
+        assert_eq!(open(file_of(8192).path(), 4096, Access::Write).expect("a good file").capacity, 8192);
     }
 
     #[test]
     fn bad_sizes_and_files_are_errors() {
-        assert!(matches!(open(file_of(6144).path(), 4096), Err(BlockError::Misaligned { size: 6144, .. })));
-        assert!(matches!(open(file_of(0).path(), 512), Err(BlockError::Empty { .. })));
-        assert!(matches!(open(Path::new("/dev/null"), 512), Err(BlockError::NoCapacity(_))));
-        assert!(matches!(open(Path::new("/nonexistent/disk"), 512), Err(BlockError::Open { .. })));
+        assert!(matches!(open(file_of(6144).path(), 4096, Access::Write), Err(BlockError::Misaligned { size: 6144, .. })));
+        assert!(matches!(open(file_of(0).path(), 512, Access::Write), Err(BlockError::Empty { .. })));
+        assert!(matches!(open(Path::new("/dev/null"), 512, Access::Write), Err(BlockError::NoCapacity(_))));
+        assert!(matches!(open(Path::new("/nonexistent/disk"), 512, Access::Write), Err(BlockError::Open { .. })));
+    }
+    #[test]
+    fn one_writes_or_several_read() {
+        let file = file_of(512);
+        let open = |access| open(file.path(), 512, access);
+        let writer = open(Access::Write).expect("nobody else has it");
+        for access in [Access::Write, Access::Read] {
+            let error = open(access).expect_err("there is a writer").to_string();
+            assert!(error.starts_with(&file.path().display().to_string()) && error.contains("end that one first"), "{error}");
+        }
+        drop(writer);
+        let readers = [Access::Read; 2].map(|access| open(access).expect("only readers"));
+        assert!(matches!(open(Access::Write), Err(BlockError::InUse(_))));
+        drop(readers);
+        open(Access::Write).expect("it is free again");
+    }
+
+    #[test]
+    fn what_is_opened_for_reading_is_not_written() {
+        let file = file_of(512);
+        let device = open(file.path(), 512, Access::Read).expect("a good file");
+        assert_eq!(rustix::io::write(&device.descriptor, b"x"), Err(rustix::io::Errno::BADF));
     }
 }

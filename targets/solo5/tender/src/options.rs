@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! TENDER [--mem=MB] [--gdb=PORT] [--net:NAME=IFACE|@FD|user[,OPTION...]] [--net-mac:NAME=MAC]
-//!        [--net-offload:NAME=yes|no] [--net-pcap:NAME=PATH] [--block:NAME=PATH] [--block-sector-size:NAME=BYTES] [--] IMAGE [ARGUMENT...]
+//!        [--net-offload:NAME=yes|no] [--net-pcap:NAME=PATH] [--block:NAME=PATH] [--block-sector-size:NAME=BYTES]
+//!        [--block-read-only:NAME=yes|no] [--] IMAGE [ARGUMENT...]
 //! ```
 //!
 //! Options end at `--` or at the first argument that does not begin with `-`; that is the image, and all that follows is the guest's.
@@ -68,12 +69,14 @@ pub struct DeviceOption {
 pub enum DeviceSetting {
     /// The options that begin with `--net`.
     Net(NetSetting),
-    /// `--block:` and `--block-sector-size:`.
+    /// The options that begin with `--block`.
     Block {
         /// The file or block device.
         source: Option<PathBuf>,
         /// Bytes; otherwise [`DEFAULT_SECTOR_SIZE`].
         sector_size: Option<u16>,
+        /// Whether it is opened for reading alone; otherwise it is not.
+        read_only: Option<bool>,
     },
 }
 
@@ -174,8 +177,10 @@ pub enum OptionsError {
         found: String,
     },
     /// Neither `yes` nor `no`.
-    #[error("--net-offload:{name}: `{found}' is neither yes nor no")]
-    Offload {
+    #[error("{option}:{name}: `{found}' is neither yes nor no")]
+    YesNo {
+        /// The option.
+        option: &'static str,
         /// The device.
         name: Name,
         /// What was given.
@@ -250,6 +255,7 @@ pub(crate) fn help(program: &str) -> String {
          \x20 --net-pcap:NAME=PATH                record the frames of net device NAME for Wireshark in the file PATH\n\
          \x20 --block:NAME=PATH                   attach block device NAME to the file or block device PATH\n\
          \x20 --block-sector-size:NAME=BYTES      sector size of block device NAME (512)\n\
+         \x20 --block-read-only:NAME=yes          open what block device NAME is for reading alone, as others may, too (no)\n\
          \x20 --gdb=PORT                          wait for gdb on this port of the loopback (hvt alone; without the sandbox)\n\
          \x20 --help                              this text\n\
          \x20 --version                           the tender's version and that of its ABI\n"
@@ -302,7 +308,7 @@ impl CommandLine {
             set_once(&mut net.mac, new, "--net-mac", name)?;
         } else if let Some(rest) = bytes.strip_prefix(b"--net-offload:") {
             let (name, value) = name_and_value("--net-offload", rest, "--net-offload:service=no")?;
-            let new = parse_yes(value).ok_or_else(|| OptionsError::Offload { name: name.clone(), found: text(value) })?;
+            let new = parse_yes("--net-offload", &name, value)?;
             let DeviceSetting::Net(net) = self.setting(&name, DeviceKind::Net) else { return Ok(()) };
             set_once(&mut net.offload, new, "--net-offload", name)?;
         } else if let Some(rest) = bytes.strip_prefix(b"--net-pcap:") {
@@ -318,6 +324,11 @@ impl CommandLine {
             let new = parse_sector_size(value).ok_or_else(|| OptionsError::SectorSize { name: name.clone(), found: text(value) })?;
             let DeviceSetting::Block { sector_size, .. } = self.setting(&name, DeviceKind::Block) else { return Ok(()) };
             set_once(sector_size, new, "--block-sector-size", name)?;
+        } else if let Some(rest) = bytes.strip_prefix(b"--block-read-only:") {
+            let (name, value) = name_and_value("--block-read-only", rest, "--block-read-only:storage=yes")?;
+            let new = parse_yes("--block-read-only", &name, value)?;
+            let DeviceSetting::Block { read_only, .. } = self.setting(&name, DeviceKind::Block) else { return Ok(()) };
+            set_once(read_only, new, "--block-read-only", name)?;
         } else {
             return Err(OptionsError::Unknown(text(bytes)));
         }
@@ -330,7 +341,7 @@ impl CommandLine {
         let index = known.unwrap_or_else(|| {
             let setting = match kind {
                 DeviceKind::Net => DeviceSetting::Net(NetSetting::default()),
-                DeviceKind::Block => DeviceSetting::Block { source: None, sector_size: None },
+                DeviceKind::Block => DeviceSetting::Block { source: None, sector_size: None, read_only: None },
             };
             self.devices.push(DeviceOption { name: name.clone(), setting });
             self.devices.len() - 1
@@ -422,11 +433,11 @@ fn parse_mac(value: &[u8]) -> Option<[u8; 6]> {
     (parts.next().is_none() && unicast).then_some(mac)
 }
 
-fn parse_yes(value: &[u8]) -> Option<bool> {
+fn parse_yes(option: &'static str, name: &Name, value: &[u8]) -> Result<bool, OptionsError> {
     match value {
-        b"yes" => Some(true),
-        b"no" => Some(false),
-        _ => None,
+        b"yes" => Ok(true),
+        b"no" => Ok(false),
+        _ => Err(OptionsError::YesNo { option, name: name.clone(), found: text(value) }),
     }
 }
 

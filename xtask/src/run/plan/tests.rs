@@ -94,6 +94,17 @@ fn devices_without_a_default_are_asked_for() {
 }
 
 #[test]
+fn what_is_only_read_is_opened_for_reading_alone() {
+    let manifest = "name = \"app\"\ndevice = [{ kind = \"kv_ro\", name = \"seed\", store = \"tar\" }, \
+                    { kind = \"block\", name = \"disk\", layers = [\"authenticated\", \"read_only\"] }]\n";
+    let devices = "--block seed=a --block disk=b";
+    let options = "--block:seed=a --block:disk=b";
+    check(manifest, &format!("-t spt {devices}"), &format!("{options} --block-read-only:seed=yes"), "", "");
+    check(manifest, &format!("-t spt --tender solo5-spt {devices}"), options, "", "");
+    check(manifest, &format!("-t unix {devices}"), "", "--seed-file=a --disk-file=b", "");
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let error = |manifest, line| plan(manifest, line).unwrap_err();
     assert_eq!(

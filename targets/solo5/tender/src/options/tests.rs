@@ -101,18 +101,27 @@ fn offload_is_yes_or_no_and_a_capture_has_a_file() {
     let command_line = run(&["--net-offload:s=no", "--net-pcap:s=a=b.pcap", "i"]);
     let expected = NetSetting { offload: Some(false), pcap: Some("a=b.pcap".into()), ..NetSetting::default() };
     assert_eq!(command_line.devices[0].setting, DeviceSetting::Net(expected));
-    assert!(matches!(error(&["--net-offload:s=maybe", "i"]), OptionsError::Offload { .. }));
+    assert!(matches!(error(&["--net-offload:s=maybe", "i"]), OptionsError::YesNo { .. }));
     assert!(matches!(error(&["--net-pcap:s=a", "--net-pcap:s=a", "i"]), OptionsError::Twice { .. }));
 }
 
 #[test]
 fn sector_sizes_are_powers_of_two() {
     let command_line = run(&["--block:d=disk=1.img", "--block-sector-size:d=4096", "i"]);
-    let expected = DeviceSetting::Block { source: Some("disk=1.img".into()), sector_size: Some(4096) };
+    let expected = DeviceSetting::Block { source: Some("disk=1.img".into()), sector_size: Some(4096), read_only: None };
     assert_eq!(command_line.devices[0].setting, expected);
     for bad in ["256", "521", "513", "65536", "-512", "x"] {
         assert!(matches!(error(&[&format!("--block-sector-size:d={bad}"), "i"]), OptionsError::SectorSize { .. }), "{bad}");
     }
+}
+
+#[test]
+fn a_device_is_for_reading_alone_where_that_is_said() {
+    let command_line = run(&["--block-read-only:d=yes", "--block:d=disk.img", "i"]);
+    let expected = DeviceSetting::Block { source: Some("disk.img".into()), sector_size: None, read_only: Some(true) };
+    assert_eq!(command_line.devices[0].setting, expected);
+    assert!(error(&["--block-read-only:d=true", "i"]).to_string().starts_with("--block-read-only:d: `true'"));
+    assert!(matches!(error(&["--block-read-only:d=no", "--block-read-only:d=yes", "i"]), OptionsError::Twice { .. }));
 }
 
 #[test]
