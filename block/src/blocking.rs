@@ -16,7 +16,7 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::ops::Range;
 
-use async_lock::Mutex;
+use fogbow::lock::Lock;
 
 use crate::{Block, BlockError, BlockInfo, Cause, Operation, write_run};
 
@@ -33,7 +33,7 @@ type Sectors = BTreeMap<u64, Vec<u8>>;
 #[derive(Debug)]
 pub struct Blocking<B> {
     device: B,
-    kept: Mutex<Sectors>,
+    kept: Lock<Sectors>,
     /// The most sectors that an operation may read and write.
     limit: usize,
 }
@@ -80,7 +80,7 @@ impl<B: Block> Blocking<B> {
     #[must_use]
     pub fn new(device: B, memory: usize) -> Self {
         let limit = memory / device.info().sector_size;
-        Self { device, kept: Mutex::new(Sectors::new()), limit }
+        Self { device, kept: Lock::new(Sectors::new()), limit }
     }
 
     /// The device.
@@ -237,6 +237,22 @@ mod tests {
             assert_eq!(disk.counts().reads, 6, "what was fetched stays");
             assert_eq!(blocking.run(|attempt| add(attempt, 499..501)).await.unwrap(), Err(Interruption::OutOfRange));
             assert_eq!(disk.counts().sectors_written, 780, "an operation that fails writes nothing");
+        });
+    }
+
+    #[test]
+    fn an_operation_sees_what_it_has_written_and_writes_nothing_that_must_not_be() {
+        Simulation::new(1).block_on(async {
+            let disk = FaultDisk::new(Ram::new("disk", 512, 500).unwrap(), 1);
+            let twice = |attempt: &Attempt<'_>| add(attempt, 0..9).and_then(|_| add(attempt, 0..9));
+            let blocking = Blocking::new(disk.clone(), 512 * 100);
+            assert_eq!(blocking.run(twice).await.unwrap(), Ok(18));
+            assert_eq!(disk.pending(), 0, "it is flushed");
+            assert_eq!(blocking.run(|attempt| attempt.read(0, &mut [0; 100])).await.unwrap(), Err(Interruption::OutOfRange));
+            let blocking = Blocking::new(crate::View::read_only(disk.clone()), 512 * 100);
+            let before = disk.counts().writes;
+            assert_eq!(blocking.run(twice).await.unwrap(), Err(Interruption::ReadOnly));
+            assert_eq!(disk.counts().writes, before);
         });
     }
 

@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::ops::Range;
 
-use async_lock::Mutex;
+use fogbow::lock::Lock;
 
 use crate::{Block, BlockError, BlockInfo, check, write_run};
 
@@ -21,7 +21,7 @@ const LONGEST_WRITE: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Cache<B> {
     device: B,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// The most sectors in memory.
     limit: usize,
 }
@@ -58,7 +58,7 @@ impl<B: Block> Cache<B> {
     #[must_use]
     pub fn new(device: B, memory: usize) -> Self {
         let limit = (memory / device.info().sector_size).max(16);
-        Self { device, state: Mutex::default(), limit }
+        Self { device, state: Lock::default(), limit }
     }
 
     /// What the cache has done so far.
@@ -261,6 +261,38 @@ mod tests {
             cache.discard(30, 1).await.unwrap();
             cache.flush().await.unwrap();
             assert_eq!(disk.counts().writes, 2, "what was discarded is not written");
+        });
+    }
+
+    #[test]
+    fn large_requests_pass_by_and_wrong_ones_are_refused() {
+        Simulation::new(1).block_on(async {
+            let disk = disk(5000);
+            let cache = Cache::new(disk.clone(), 64 * 512);
+            cache.write(0, &[1; 17 * 512]).await.unwrap();
+            assert_eq!((disk.counts().writes, cache.state.lock().await.sectors.len()), (1, 0));
+            cache.read(0, &mut [0; 17 * 512]).await.unwrap();
+            assert_eq!(cache.state.lock().await.sectors.len(), 0);
+            assert!(cache.read(4999, &mut [0; 2 * 512]).await.is_err() && cache.write(4999, &[0; 2 * 512]).await.is_err());
+            assert!(cache.discard(4999, 2).await.is_err());
+            assert_eq!(cache.state.lock().await.sectors.len(), 0, "what is refused leaves nothing");
+            cache.discard(3, 2).await.unwrap();
+            assert_eq!(disk.counts().discards, 1);
+            // What is clean is not written again with its neighbour.
+            cache.write(10, &[1; 2 * 512]).await.unwrap();
+            cache.flush().await.unwrap();
+            cache.write(10, &[2; 512]).await.unwrap();
+            let before = disk.counts().sectors_written;
+            cache.flush().await.unwrap();
+            assert_eq!(disk.counts().sectors_written - before, 1);
+            // No write is longer than the targets move at once.
+            let cache = Cache::new(disk.clone(), 4 << 20);
+            for sector in 0..3000 {
+                cache.write(sector, &[3; 512]).await.unwrap();
+            }
+            let before = disk.counts().writes;
+            cache.flush().await.unwrap();
+            assert_eq!(disk.counts().writes - before, 2);
         });
     }
 

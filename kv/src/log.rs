@@ -30,7 +30,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::ops::Range;
 
-use async_lock::Mutex;
+use fogbow::lock::Lock;
 use fogbow_block::Block;
 
 mod cache;
@@ -101,9 +101,9 @@ struct Inner<B> {
     state: RefCell<State>,
     cache: RefCell<Cache>,
     /// Held by whoever adds to the next record.
-    stage: Mutex<()>,
+    stage: Lock<()>,
     /// Held by whoever writes to the log or the tree.
-    commit: Mutex<()>,
+    commit: Lock<()>,
 }
 
 impl<B> fmt::Debug for Inner<B> {
@@ -134,7 +134,7 @@ struct State {
     garbage: BTreeSet<u64>,
     /// Objects that are being written.
     growing: BTreeSet<u64>,
-    /// Changes whenever what can be read does, or where it is.
+    /// Changes whenever the tree does: what was read of the former one may have been given to something else.
     epoch: u64,
     /// Why nothing can be written any more.
     broken: Option<String>,

@@ -19,8 +19,8 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::ops::Bound;
 
-use async_lock::Mutex;
 use embedded_io_async::{ErrorType, Read};
+use fogbow::lock::Lock;
 use fogbow::time::{self, WallTime};
 use fogbow_block::{Block, BlockError};
 
@@ -45,7 +45,7 @@ struct Archive<B> {
     /// Where the next header goes: behind the last member.
     end: Cell<u64>,
     /// Held by whoever appends.
-    appending: Mutex<()>,
+    appending: Lock<()>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +115,7 @@ impl<B: Block> Tar<B> {
     /// # Errors
     /// [`TarError`].
     pub async fn open(device: B) -> Result<Self, TarError> {
-        let archive = Archive { device, members: RefCell::default(), end: Cell::new(0), appending: Mutex::new(()) };
+        let archive = Archive { device, members: RefCell::default(), end: Cell::new(0), appending: Lock::new(()) };
         let capacity = archive.device.info().capacity();
         let (mut offset, mut long_name) = (0, None);
         while offset + UNIT as u64 <= capacity {

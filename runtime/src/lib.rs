@@ -25,6 +25,7 @@ mod current;
 pub mod entropy;
 mod executor;
 pub mod heap;
+pub mod lock;
 pub mod logs;
 pub mod platform;
 pub mod random;

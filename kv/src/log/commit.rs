@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use async_lock::MutexGuard;
+use fogbow::lock::Guard;
 use fogbow_block::Block;
 
 use super::entry::garbage_of;
@@ -76,7 +76,7 @@ impl<B: Block> Inner<B> {
     }
 
     /// Commits a transaction, whose place among others is fixed with the lock that is handed over.
-    pub(crate) async fn submit(&self, stage: MutexGuard<'_, ()>, transaction: Transaction<'_, B>) -> Result<(), Fault> {
+    pub(crate) async fn submit(&self, stage: Guard<'_, ()>, transaction: Transaction<'_, B>) -> Result<(), Fault> {
         if transaction.operations.list.is_empty() {
             return Ok(());
         }
@@ -185,7 +185,6 @@ impl<B: Block> Inner<B> {
         state.sequence += 1;
         state.commits.writing = None;
         state.commits.done += 1;
-        state.epoch += 1;
     }
 
     /// Makes place for a record in the log, by going on in the other half where this one is full.

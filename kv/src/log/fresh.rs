@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use alloc::vec;
 use core::cell::RefCell;
 
-use async_lock::Mutex;
+use fogbow::lock::Lock;
 use fogbow_block::Block;
 
 use super::cache::Cache;
@@ -17,7 +17,7 @@ impl<B: Block> LogStore<B> {
     /// Makes an empty store on a device. What was there is lost.
     ///
     /// # Errors
-    /// [`OpenError`]. A power cut while this runs leaves no store.
+    /// [`OpenError`]. A power cut while this runs leaves no store, or, before the first flush, what was there.
     pub async fn format(device: B, config: Config) -> Result<Self, OpenError> {
         let geometry = Geometry::of(device.info())?;
         let id = fogbow::random::next_u64().map_err(|_| OpenError::NoEntropy)?;
@@ -40,8 +40,8 @@ impl<B: Block> LogStore<B> {
             id,
             state: RefCell::new(State::new(superblock, Space::new(geometry))),
             cache: RefCell::new(Cache::new(config.cache)),
-            stage: Mutex::new(()),
-            commit: Mutex::new(()),
+            stage: Lock::new(()),
+            commit: Lock::new(()),
         };
         inner.write_fresh(superblock).await.map_err(device_error)?;
         Ok(Self(Rc::new(inner)))
@@ -62,6 +62,8 @@ impl<B: Block> Inner<B> {
         for place in 0..super::layout::SUPERBLOCKS {
             self.write_pages(place, &empty).await?;
         }
+        // What the former store has in its log must not go before the store does.
+        self.device.flush().await?;
         // A file of the host gets the log's blocks now: finding one for each commit would make each flush half as slow again.
         for half in 0..2 {
             for page in 0..self.geometry.half_pages {

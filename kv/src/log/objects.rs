@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use async_lock::MutexGuard;
+use fogbow::lock::Guard;
 use fogbow_block::Block;
 
 use super::entry::{CHUNK, Place, chunk_key, chunk_of, garbage_key};
@@ -138,7 +138,7 @@ impl<B: Block> Inner<B> {
         (object, number): (u64, u64),
         data: &[u8],
         taken: &mut Taken<'_, B>,
-        stage: Option<&MutexGuard<'_, ()>>,
+        stage: Option<&Guard<'_, ()>>,
     ) -> Result<entry::Chunk, Fault> {
         self.check_broken()?;
         let pages = data.len().div_ceil(self.geometry.page).max(1) as u32;
@@ -168,12 +168,7 @@ impl<B: Block> Inner<B> {
     }
 
     /// Makes sure that there is space for a transaction until it is in the tree. The caller holds the lock for staging.
-    pub(crate) async fn make_room(
-        &self,
-        transaction: &Transaction<'_, B>,
-        is_removal: bool,
-        stage: &MutexGuard<'_, ()>,
-    ) -> Result<(), Fault> {
+    pub(crate) async fn make_room(&self, transaction: &Transaction<'_, B>, is_removal: bool, stage: &Guard<'_, ()>) -> Result<(), Fault> {
         let fits = || {
             let state = self.state.borrow();
             let reserve = if is_removal { 0 } else { self.reserve() };
@@ -187,7 +182,7 @@ impl<B: Block> Inner<B> {
     }
 
     /// Makes free whatever can be.
-    pub(crate) async fn reclaim(&self, stage: &MutexGuard<'_, ()>) -> Result<(), Fault> {
+    pub(crate) async fn reclaim(&self, stage: &Guard<'_, ()>) -> Result<(), Fault> {
         loop {
             let mut transaction = Transaction::new(self);
             self.sweep(&mut transaction, self.geometry.max_entries() / 2).await?;
@@ -205,7 +200,7 @@ impl<B: Block> Inner<B> {
         }
     }
 
-    async fn commit_staged(&self, _stage: &MutexGuard<'_, ()>) -> Result<(), Fault> {
+    async fn commit_staged(&self, _stage: &Guard<'_, ()>) -> Result<(), Fault> {
         let number = self.state.borrow().commits.last_staged();
         self.commit(number).await
     }

@@ -6,7 +6,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use async_lock::Mutex;
+use fogbow::lock::Lock;
 use fogbow_block::Block;
 
 use super::cache::Cache;
@@ -19,7 +19,7 @@ use super::space::Space;
 use super::tree::Layers;
 use super::{Config, FormatError, Inner, LogStore, OpenError, State, record};
 
-/// Garbage that is known at a time; the rest is found when that is gone.
+/// The most garbage that is looked for when a store is opened: the rest is found the next time.
 const MAX_GARBAGE: usize = 4096;
 
 impl<B: Block> LogStore<B> {
@@ -39,13 +39,13 @@ impl<B: Block> LogStore<B> {
             device,
             state: RefCell::new(State::new(superblock, space)),
             cache: RefCell::new(Cache::new(config.cache)),
-            stage: Mutex::new(()),
-            commit: Mutex::new(()),
+            stage: Lock::new(()),
+            commit: Lock::new(()),
         };
         inner.read_map().await?;
         let repaired = inner.replay().await?;
         if inner.device.info().read_only {
-            inner.state().broken = Some("its device is read-only".into());
+            inner.state().broken.get_or_insert_with(|| "its device is read-only".into());
         } else {
             inner.repair(damaged, repaired).await.map_err(device_error)?;
         }
@@ -187,7 +187,6 @@ impl<B: Block> Inner<B> {
             state.next_number = state.next_number.max(highest.saturating_add(1));
         }
         state.active.apply(operations);
-        state.note_garbage(operations);
         state.sequence += 1;
     }
 

@@ -11,12 +11,15 @@ use super::{Config, LogStore};
 use crate::{Change, Key, Kind, ReadOnly, ReadWrite, WriteError};
 
 mod arbitrary;
+mod checks;
 mod damage;
 mod faults;
 mod full;
 mod model;
 mod power;
 mod promises;
+mod reopened;
+mod reserve;
 mod stalls;
 
 /// What a store should hold.

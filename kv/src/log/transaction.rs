@@ -7,7 +7,7 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use async_lock::MutexGuard;
+use fogbow::lock::Guard;
 use fogbow_block::Block;
 
 use super::Inner;
@@ -59,6 +59,13 @@ pub(crate) struct Transaction<'s, B: Block> {
     own: Memtable,
     pub(crate) taken: Taken<'s, B>,
     pub(crate) growing: Vec<Growing<'s, B>>,
+}
+
+impl<B: Block> Inner<B> {
+    /// Operations that remove a part of a dictionary: a quarter of the most, so that what belongs to the last name still fits.
+    pub(crate) fn most_removed(&self) -> usize {
+        self.geometry.max_entries() / 4
+    }
 }
 
 impl<'s, B: Block> Transaction<'s, B> {
@@ -166,13 +173,7 @@ impl<'s, B: Block> Transaction<'s, B> {
     }
 
     /// Overwrites a part of a value, chunk by chunk; what it had that is no object becomes one.
-    pub(crate) async fn set_partial(
-        &mut self,
-        key: Key<'_>,
-        offset: u64,
-        part: &[u8],
-        stage: &MutexGuard<'_, ()>,
-    ) -> Result<(), WriteError> {
+    pub(crate) async fn set_partial(&mut self, key: Key<'_>, offset: u64, part: &[u8], stage: &Guard<'_, ()>) -> Result<(), WriteError> {
         let former = self.name(key).await?;
         if former.is_none() {
             self.check_place(key).await?;
@@ -208,11 +209,8 @@ impl<'s, B: Block> Transaction<'s, B> {
         Ok(())
     }
 
-    /// Makes a value of zeros.
+    /// Makes a value of zeros where there is none.
     pub(crate) async fn allocate(&mut self, key: Key<'_>, size: u64) -> Result<(), WriteError> {
-        if self.exists(key).await? {
-            return Err(WriteError::Exists(key.to_string()));
-        }
         self.check_place(key).await?;
         if size > self.store.max_value() {
             return Err(WriteError::NoSpace(key.to_string()));
@@ -233,15 +231,14 @@ impl<'s, B: Block> Transaction<'s, B> {
         }
     }
 
-    /// Removes a value, or what is below a dictionary: all of it, or as much as goes into one record. False when more is left.
-    pub(crate) async fn remove(&mut self, key: Key<'_>) -> Result<bool, WriteError> {
+    /// Removes a value, or what is below a dictionary: all of it, or about `most` operations' worth. False when more is left.
+    pub(crate) async fn remove(&mut self, key: Key<'_>, most: usize) -> Result<bool, WriteError> {
         if let Some((_, meta)) = self.name(key).await? {
             self.remove_name(key.as_str(), meta);
             return Ok(true);
         }
         let start = dictionary::start_of(key);
-        // A quarter, so that what belongs to the last name still fits.
-        let limit = self.operations.list.len() + self.store.geometry.max_entries() / 4;
+        let limit = self.operations.list.len() + most;
         while let Some(name) = self.first_below(key, &start).await? {
             if self.operations.list.len() >= limit || self.operations.size >= self.store.max_record() / 2 {
                 return Ok(false);
@@ -307,7 +304,7 @@ impl<'s, B: Block> Transaction<'s, B> {
             (Change::Set(key, _), Some(content)) => self.set(*key, content).await?,
             (Change::Set(key, _), None) => return Err(Fault::Entry.write(*key)),
             (Change::Remove(key), _) => {
-                if !self.remove(*key).await? {
+                if !self.remove(*key, self.store.most_removed()).await? {
                     return Err(too_large(*key));
                 }
             }

@@ -5,8 +5,8 @@ use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use async_lock::MutexGuard;
 use embedded_io_async::Read;
+use fogbow::lock::Guard;
 use fogbow_block::Block;
 
 use super::LogStore;
@@ -21,7 +21,7 @@ impl<B: Block> LogStore<B> {
     async fn end(
         &self,
         key: Key<'_>,
-        stage: MutexGuard<'_, ()>,
+        stage: Guard<'_, ()>,
         mut transaction: Transaction<'_, B>,
         is_removal: bool,
     ) -> Result<(), WriteError> {
@@ -46,14 +46,22 @@ impl<B: Block> LogStore<B> {
     /// # Errors
     /// As there.
     pub async fn remove_with(&self, key: Key<'_>, mut progress: impl FnMut(u64)) -> Result<(), WriteError> {
-        let mut removed = 0;
+        let (mut removed, mut most) = (0, self.0.most_removed());
         loop {
             let stage = self.0.stage.lock().await;
             let mut transaction = Transaction::new(&self.0);
-            let is_all = transaction.remove(key).await?;
+            let is_all = transaction.remove(key, most).await?;
             let is_name = |(key, slot): &&(Box<[u8]>, Slot)| *slot == Slot::Deleted && name_of(key).is_some();
-            removed += transaction.operations.list.iter().filter(is_name).count() as u64;
-            self.end(key, stage, transaction, true).await?;
+            let count = transaction.operations.list.iter().filter(is_name).count() as u64;
+            match self.end(key, stage, transaction, true).await {
+                // The less is removed at once, the less room that takes.
+                Err(WriteError::NoSpace(_)) if most > 1 => {
+                    most /= 2;
+                    continue;
+                }
+                result => result?,
+            }
+            removed += count;
             progress(removed);
             if is_all {
                 return Ok(());

@@ -20,6 +20,10 @@ fn after_a_failed_write_only_reads_go_on_until_it_is_opened_again() {
             assert!(matches!(store.set(key("b"), b"2").await, Err(WriteError::Unavailable { key, .. }) if key == "b"));
             assert!(matches!(store.set(key("c"), b"3").await, Err(WriteError::Unavailable { .. })));
             assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
+            assert_eq!(store.exists(key("b")).await, Ok(None), "what was not acknowledged is not shown");
+            assert!(store.checkpoint().await.is_err() && store.set(key("d"), &[4; 100_000]).await.is_err());
+            let report = store.check(|_, _| {}).await;
+            assert!(report.read_only.is_some_and(|reason| reason.contains("the host or the device failed")));
             let store = LogStore::open(disk, Config::default()).await.unwrap();
             store.set(key("c"), b"3").await.unwrap();
             assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
@@ -63,6 +67,82 @@ fn tasks_share_records() {
         assert!(flushes < 20, "{flushes} flushes for 100 tasks");
         let store = LogStore::open(disk, Config::default()).await.unwrap();
         assert_eq!(contents(&store).await.len(), 100);
+    });
+}
+
+/// What tasks set at the same time may be more than one record takes, and more than a half of the log.
+#[test]
+fn more_than_a_record_takes_is_divided() {
+    Simulation::new(1).block_on(async {
+        for (count, length) in [(40, 3000), (150, 10)] {
+            let disk = FaultDisk::new(ram(1024), 1);
+            let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+            disk.set_latency(Duration::from_micros(100)..Duration::from_micros(200));
+            let tasks: Vec<_> = (0..count)
+                .map(|number| {
+                    let (store, value) = (store.clone(), alloc::vec![number; length]);
+                    fogbow::spawn(async move { store.set(key(&format!("key-{number}")), &value).await })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            let store = LogStore::open(disk, Config::default()).await.unwrap();
+            let expected = (0..count).map(|number| (format!("key-{number}"), alloc::vec![number; length])).collect();
+            assert_eq!(contents(&store).await, expected);
+            assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
+        }
+    });
+}
+
+/// Nobody sees a value before it is durable: a power cut would take it away again.
+#[test]
+fn what_is_not_durable_yet_is_not_shown() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(1024), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        disk.fail(Operation::Flush, 1, Fault::Late(Duration::from_secs(1)));
+        let setting = store.clone();
+        let task = fogbow::spawn(async move { setting.set(key("a"), b"1").await });
+        fogbow::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!((store.exists(key("a")).await, store.list(Key::ROOT).await), (Ok(None), Ok(Vec::new())));
+        task.await.unwrap();
+        assert_eq!(store.exists(key("a")).await, Ok(Some(Kind::Value)));
+    });
+}
+
+/// Large values that are being written have parts that no key leads to yet: who takes garbage apart meanwhile leaves them alone, to the very end.
+#[test]
+fn a_value_that_is_being_written_is_no_garbage() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(16 << 10), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        disk.set_latency(Duration::from_micros(10)..Duration::from_micros(200));
+        for round in 1..6_u8 {
+            let large = alloc::vec![round; 2_000_000];
+            let setting = (store.clone(), large.clone());
+            let writer = fogbow::spawn(async move { setting.0.set(key("large"), &setting.1).await });
+            let is_done = Rc::new(core::cell::Cell::new(false));
+            let others: Vec<_> = (0..4)
+                .map(|task| {
+                    let (store, is_done) = (store.clone(), Rc::clone(&is_done));
+                    fogbow::spawn(async move {
+                        while !is_done.get() {
+                            store.set(key(&format!("small-{task}")), b"1").await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            writer.await.unwrap();
+            assert!(store.get(key("large")).await.unwrap().as_ref() == large, "round {round}");
+            is_done.set(true);
+            for other in others {
+                other.await;
+            }
+            assert!(store.get(key("large")).await.unwrap().as_ref() == large, "round {round}");
+        }
+        store.checkpoint().await.unwrap();
+        assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
     });
 }
 

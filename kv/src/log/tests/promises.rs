@@ -49,6 +49,23 @@ fn a_stream_of_a_value_that_is_replaced_says_so() {
     });
 }
 
+/// A part that is overwritten makes another value, too, however often.
+#[test]
+fn a_stream_of_a_value_that_is_changed_in_part_says_so() {
+    Simulation::new(1).block_on(async {
+        let store = LogStore::format(ram(4096), Config::default()).await.unwrap();
+        store.set(key("a"), &[1; 200_000]).await.unwrap();
+        for round in 2..4 {
+            let mut reader = store.read(key("a")).await.unwrap();
+            reader.read_exact(&mut [0; 1000]).await.unwrap();
+            store.set_partial(key("a"), 150_000, &[round; 10]).await.unwrap();
+            let error = reader.read_exact(&mut alloc::vec![0; 199_000]).await.unwrap_err();
+            assert!(matches!(error, embedded_io_async::ReadExactError::Other(ReadError::Changed(_))), "{error:?}");
+        }
+        assert_eq!(store.size(key("a")).await, Ok(200_000));
+    });
+}
+
 #[test]
 fn a_batch_that_cannot_be_one_record_changes_nothing() {
     Simulation::new(1).block_on(async {
@@ -63,7 +80,10 @@ fn a_batch_that_cannot_be_one_record_changes_nothing() {
         let dictionary = [Change::Set(key("a"), b"2"), Change::Remove(key("many"))];
         let large = [3; 20_000];
         let too_large: Vec<Change<'_>> = names[..60].iter().map(|name| Change::Set(key(name), &large[..])).collect();
-        for changes in [&too_many[..], &dictionary, &too_large] {
+        // Those go through the log, and take more bytes than a half of it has.
+        let logged = [4; 3000];
+        let too_long: Vec<Change<'_>> = names[..8].iter().map(|name| Change::Set(key(name), &logged[..])).collect();
+        for changes in [&too_many[..], &dictionary, &too_large, &too_long] {
             let result = store.batch(changes).await;
             assert!(matches!(result, Err(WriteError::Unsupported { .. } | WriteError::NoSpace(_))), "{result:?}");
             assert_eq!(contents(&store).await, before);
@@ -86,7 +106,7 @@ fn only_a_blank_device_is_made_into_a_store() {
         drop(store);
         let store = LogStore::open_or_format(Rc::clone(&disk), Config::default()).await.unwrap();
         assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
-        for place in 0..2 {
+        for place in [0, 1, 31] {
             let other = Rc::new(ram(1024));
             let text = [b'x'; SECTOR];
             other.write(place, &text).await.unwrap();

@@ -1,0 +1,229 @@
+//! What a check finds: one store for each kind of damage, made so that all checksums are right.
+
+use super::super::entry::{Chunk, Meta, Place, chunk_key, garbage_key, name_key};
+use super::super::layout::{Extent, Geometry, NodeRef, Superblock, checksum};
+use super::super::{Value, check::Report, node};
+use super::*;
+
+const ID: u64 = 7;
+
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// An image that is written page by page.
+struct Forge {
+    geometry: Geometry,
+    image: Vec<u8>,
+    next: u64,
+}
+
+impl Forge {
+    fn new() -> Self {
+        let geometry = Geometry::of(ram(512).info()).unwrap();
+        Self { geometry, image: alloc::vec![0; 512 << 10], next: geometry.data_start() }
+    }
+
+    fn write(&mut self, page: &[u8]) -> u64 {
+        let at = self.next;
+        let start = at as usize * self.geometry.page;
+        self.image[start..start + page.len()].copy_from_slice(page);
+        self.next += 1;
+        at
+    }
+
+    fn node(&mut self, level: u16, entries: &[Entry]) -> NodeRef {
+        let page = node::encode(self.geometry.page, level, entries);
+        NodeRef { page: self.write(&page), checksum: checksum(ID, &page) }
+    }
+
+    /// The entry that leads to a chunk of these bytes, which are written.
+    fn chunk(&mut self, object: u64, number: u64, data: &[u8]) -> Entry {
+        let extent = Extent { page: self.write(data), count: 1 };
+        let key = chunk_key(object, number).to_vec();
+        let chunk = Chunk::new(&key, data, alloc::vec![extent]);
+        (key, chunk.emit())
+    }
+
+    /// What a check says of the store with this root, and the store.
+    async fn check(mut self, root: NodeRef, level: u16) -> (Report, LogStore<Ram>) {
+        let superblock = Superblock {
+            geometry: self.geometry,
+            id: ID,
+            generation: 4,
+            root: Some(root),
+            level,
+            sequence: 1,
+            half: 0,
+            map_checksum: 0,
+            next_object: 100,
+            leaves: 1,
+            branches: 0,
+        };
+        for place in Superblock::places(4) {
+            superblock.emit(&mut self.image[place as usize * self.geometry.page..]);
+        }
+        let disk = ram(512);
+        disk.write(0, &self.image).await.unwrap();
+        let store = LogStore::open(disk, Config::default()).await.unwrap();
+        let report = store.check(|_, _| {}).await;
+        (report, store)
+    }
+
+    async fn leaf(mut self, entries: &[Entry]) -> Report {
+        let mut entries = entries.to_vec();
+        entries.sort();
+        let root = self.node(0, &entries);
+        self.check(root, 0).await.0
+    }
+}
+
+fn inline(name: &str) -> Entry {
+    (name_key(name), Meta { version: 1, modified: 2, place: Place::Inline(1) }.emit(b"1"))
+}
+
+fn large(name: &str, object: u64, size: u64) -> Entry {
+    (name_key(name), Meta { version: 1, modified: 2, place: Place::Object { object, size } }.emit(&[]))
+}
+
+fn child(key: &str, child: NodeRef) -> Entry {
+    (name_key(key), child.emit().to_vec())
+}
+
+#[track_caller]
+fn only(report: &Report, problem: &str) {
+    assert!(
+        report.problem_count == 1 && report.problems.len() == 1 && report.problems[0].contains(problem),
+        "{problem}: {:?}",
+        report.problems
+    );
+}
+
+#[test]
+fn entries_that_make_no_sense() {
+    Simulation::new(1).block_on(async {
+        let mut forge = Forge::new();
+        let whole = [inline("a"), large("b", 5, 3), forge.chunk(5, 0, b"two"), (garbage_key(9).to_vec(), Vec::new())];
+        assert_eq!(forge.leaf(&whole).await.problems, [""; 0]);
+        only(&Forge::new().leaf(&[inline("a"), (b"zzz".to_vec(), Vec::new())]).await, "an entry of no known kind");
+        only(&Forge::new().leaf(&[inline("a"), inline("b//c")]).await, "'b//c' is no key");
+        only(&Forge::new().leaf(&[(name_key("a"), alloc::vec![1; 20])]).await, "'a': what is known of its value makes no sense");
+        only(&Forge::new().leaf(&[large("a", 5, 1), large("b", 5, 1)]).await, "'b' and 'a' lead to the same value");
+        let mut forge = Forge::new();
+        let orphan = forge.chunk(5, 0, b"two");
+        only(&forge.leaf(&[inline("a"), orphan]).await, "object 5: no key leads to its 1 chunks");
+        only(&Forge::new().leaf(&[large("a", 5, 1), (garbage_key(5).to_vec(), Vec::new())]).await, "'a': its value counts as garbage");
+        let many: Vec<Entry> = (0..110).map(|number| inline(&format!("{number:03}//"))).collect();
+        let report = Forge::new().leaf(&many[..]).await;
+        assert_eq!((report.problem_count, report.problems.len()), (110, 100), "the first hundred are described");
+    });
+}
+
+#[test]
+fn values_that_cannot_be_read() {
+    Simulation::new(1).block_on(async {
+        let nonsense = (chunk_key(5, 1).to_vec(), alloc::vec![1; 5]);
+        let text = "'a': the 64 KiB from byte 65536 on cannot be read: an entry of the store makes no sense";
+        only(&Forge::new().leaf(&[large("a", 5, 70_000), nonsense]).await, text);
+        for (length, count) in [(5000, 1), (0, 0), (3, 200)] {
+            let key = chunk_key(5, 0).to_vec();
+            let extents = alloc::vec![Extent { page: 100, count }];
+            let entry = (key.clone(), Chunk::new(&key, &alloc::vec![0; length], extents).emit());
+            let report = Forge::new().leaf(&[large("a", 5, 3), entry]).await;
+            assert!(report.problems[0].contains("'a': the 64 KiB from byte 0 on cannot be read"), "{:?}", report.problems);
+        }
+        let mut forge = Forge::new();
+        let chunk = forge.chunk(5, 0, b"two");
+        let start = (forge.next - 1) as usize * forge.geometry.page;
+        forge.image[start] ^= 1;
+        only(&forge.leaf(&[large("a", 5, 3), chunk]).await, "'a': the 64 KiB from byte 0 on cannot be read: page");
+        // The bytes of another chunk are not those of this one, though they are the same.
+        let mut forge = Forge::new();
+        let (_, other) = forge.chunk(5, 1, b"two");
+        only(&forge.leaf(&[large("a", 5, 3), (chunk_key(5, 0).to_vec(), other)]).await, "from byte 0 on cannot be read: page");
+    });
+}
+
+#[test]
+fn nodes_that_are_damaged_or_not_where_they_belong() {
+    Simulation::new(1).block_on(async {
+        // Two leaves below a branch, and what goes wrong with the second.
+        let report = async |second: &dyn Fn(&mut Forge) -> NodeRef| {
+            let mut forge = Forge::new();
+            let first = forge.node(0, &[inline("a")]);
+            let second = second(&mut forge);
+            let root = forge.node(1, &[child("a", first), child("m", second)]);
+            forge.check(root, 1).await.0
+        };
+        assert_eq!(report(&|forge| forge.node(0, &[inline("m")])).await.problems, [""; 0]);
+        only(&report(&|forge| forge.node(0, &[inline("b"), inline("n")])).await, "a leaf has keys that belong elsewhere");
+        let other = report(&|forge| forge.node(3, &[child("m", NodeRef { page: 1, checksum: 0 })])).await;
+        only(&other, "it has another level than it should; keys from 'm' to the last cannot be found");
+        let damaged = report(&|forge| NodeRef { checksum: 1, ..forge.node(0, &[inline("m")]) }).await;
+        only(&damaged, "is damaged; keys from 'm' to the last cannot be found");
+        let elsewhere = report(&|forge| NodeRef { page: forge.geometry.pages, checksum: 1 }).await;
+        only(&elsewhere, "is damaged; keys from 'm' to the last cannot be found");
+
+        let mut forge = Forge::new();
+        let first = forge.node(0, &[inline("a"), inline("x")]);
+        let parts = NodeRef { checksum: 1, ..forge.node(0, &[inline("z")]) };
+        let root = forge.node(1, &[child("a", first), child("m", first), (b"o".to_vec(), parts.emit().to_vec())]);
+        let (report, store) = forge.check(root, 1).await;
+        let has = |text: &str| report.problems.iter().any(|problem| problem.contains(text));
+        assert!(has("a node shares them with something else") && has("parts of values of more than 1 KiB cannot be found"), "{report:?}");
+        assert_eq!(report.problem_count, 4, "{report:?}");
+        assert!(report.read_only.unwrap().contains("the free-space map and the tree are damaged"));
+        assert!(matches!(store.set(key("a"), b"2").await, Err(WriteError::Unavailable { .. })), "what is free is not known");
+    });
+}
+
+#[test]
+fn pages_that_have_two_owners_or_none() {
+    Simulation::new(1).block_on(async {
+        let mut forge = Forge::new();
+        let (own, value) = forge.chunk(5, 0, b"two");
+        let extents = Chunk::parse(&value).unwrap().extents;
+        let other = chunk_key(5, 1).to_vec();
+        let shared = (other.clone(), Chunk::new(&other, b"two", extents).emit());
+        only(&forge.leaf(&[large("a", 5, 70_000), (own, value), shared]).await, "1 of them: a value shares them with something else");
+
+        let mut forge = Forge::new();
+        let root = forge.node(0, &[inline("a")]);
+        let (_, store) = forge.check(root, 0).await;
+        let taken = store.0.state().space.take(3).unwrap();
+        only(&store.check(|_, _| {}).await, "3 pages are not in use and do not count as free");
+        store.0.state().space.release(&taken);
+        store.0.state().space.release(&[Extent { page: root.page, count: 1 }]);
+        only(&store.check(|_, _| {}).await, "1 pages are in use and count as free");
+    });
+}
+
+/// A value that is only in the log leads to pages, too; and what is under way is not taken for damage.
+#[test]
+fn what_is_in_the_log_is_checked() {
+    Simulation::new(1).block_on(async {
+        let disk = Rc::new(ram(2048));
+        let store = LogStore::format(Rc::clone(&disk), Config::default()).await.unwrap();
+        store.set(key("a"), &[7; 100_000]).await.unwrap();
+        store.set(key("a"), &[8; 100_000]).await.unwrap();
+        assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
+        let mut image = alloc::vec![0; 2048 << 10];
+        disk.read(0, &mut image).await.unwrap();
+        let at = image.chunks(SECTOR).position(|sector| sector.iter().all(|byte| *byte == 8)).unwrap();
+        disk.write(at as u64, &[9; SECTOR]).await.unwrap();
+        only(&store.check(|_, _| {}).await, "a value that is in the log: page");
+        let mut calls = Vec::new();
+        store.checkpoint().await.unwrap();
+        store.check(|done, total| calls.push((done, total))).await;
+        assert!(calls.is_sorted() && calls[0].0 == 0 && calls.last().is_some_and(|(done, total)| done == total), "{calls:?}");
+    });
+}
+
+#[test]
+fn three_of_the_longest_entries_fit_into_the_smallest_page() {
+    for length in [1, 2, 500, crate::key::MAX_KEY] {
+        let name = "k".repeat(length);
+        let most = (0..4096).rev().find(|size| super::super::entry::is_inline(&name, *size)).unwrap();
+        assert!(most <= 1024 && (length > 2 || most == 1024), "a value of at most 1 KiB, {most} of a key of {length} bytes");
+        let value = Value::from(alloc::vec![0; super::super::entry::META + most]);
+        assert!(3 * node::entry_size(&name_key(&name), value.as_ref()) <= 4096 - node::HEADER, "{length}");
+    }
+}
