@@ -132,6 +132,10 @@ mod tests {
         assert_eq!(open([&key, "--disk-format=true"]), Ok(0));
         assert_eq!(open([&key, "--disk-format=true"]), Ok(7));
         let error = open(["--disk-key=5a", "--disk-format=true"]).unwrap_err();
+        assert!(
+            open([&std::format!("{key}5a"), "--disk-format=true"]).unwrap_err().contains("is no key"),
+            "nor is what is longer than one"
+        );
         assert_eq!(error, "disk: --disk-key is no key: write 64 hexadecimal digits, from openssl rand -hex 32");
         assert!(open([&key.replace("5a", "5b"), "--disk-format=true"]).unwrap_err().contains("key is not the one"));
     }

@@ -117,6 +117,7 @@ impl Edit<'_> {
         }
         for key in keys_below(self.values, from) {
             let moved = alloc::format!("{to}{}", &key[from.as_str().len()..]);
+            Key::new(&moved).map_err(|_| WriteError::Unsupported { key: moved.clone(), reason: "the new key would be too long" })?;
             if let Some(stored) = self.take(key) {
                 self.store(moved, stored);
             }
@@ -320,11 +321,37 @@ pub(crate) mod tests {
             assert_eq!(store.rename(key("a"), key("a/x")).await, Err(WriteError::Conflict("a/x".into())));
             assert_eq!(store.rename(key("a"), key("ab")).await, Err(WriteError::Conflict("ab".into())));
             assert_eq!(store.rename(key("q"), key("r")).await, Err(WriteError::NotFound("q".into())));
+            let deep = ["x".repeat(255).as_str(); 4].join("/");
+            assert!(
+                matches!(store.rename(key("a"), key(&deep)).await, Err(WriteError::Unsupported { .. })),
+                "no key is longer than 1024 bytes"
+            );
+            assert_eq!(&*store.get(key("a/b")).await.unwrap(), b"1");
             store.rename(key("a"), key("x/y")).await.unwrap();
             assert_eq!(store.exists(key("a")).await, Ok(None));
             assert_eq!(&*store.get(key("x/y/c/d")).await.unwrap(), b"2");
             store.remove(key("x")).await.unwrap();
             assert_eq!(store.list(Key::ROOT).await.unwrap(), [Name { name: "ab".into(), kind: Kind::Value }]);
+        });
+    }
+
+    #[test]
+    fn what_is_in_the_way_stays() {
+        Simulation::new(1).block_on(async {
+            let store = Memory::new();
+            store.set(key("a/b"), b"1").await.unwrap();
+            let early = time::wall();
+            time::sleep(time::Duration::from_secs(1)).await;
+            store.set(key("a/a"), b"2").await.unwrap();
+            store.set(key("c"), b"3").await.unwrap();
+            assert!(store.last_modified(key("a")).await.unwrap() > early, "the latest of those below");
+            assert_eq!(store.rename(key("a/b"), key("a/b")).await, Ok(()));
+            assert_eq!(store.rename(key("c"), key("a")).await, Err(WriteError::Conflict("a".into())));
+            assert_eq!(store.rename(key("a/b"), key("a")).await, Err(WriteError::Conflict("a".into())));
+            assert_eq!(store.rename(key("a"), key("c/d")).await, Err(WriteError::Conflict("c/d".into())));
+            assert_eq!(store.rename(Key::ROOT, key("d")).await, Err(WriteError::Conflict("d".into())));
+            assert_eq!(store.list(key("c")).await, Err(ReadError::IsValue("c".into())));
+            assert_eq!(&*store.get(key("a/b")).await.unwrap(), b"1");
         });
     }
 

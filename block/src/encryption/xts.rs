@@ -194,4 +194,21 @@ mod tests {
             assert!([first, second].concat() == data);
         });
     }
+
+    #[test]
+    fn flushes_and_discards_are_passed_on_and_what_leaves_the_device_is_refused() {
+        use crate::{Cause, fault::FaultDisk};
+        Simulation::new(1).block_on(async {
+            let disk = FaultDisk::new(Ram::new("disk", 512, 8).unwrap(), 1);
+            let key: Vec<u8> = (0..64).collect();
+            let encrypted = Xts::new(disk.clone(), key.as_slice().try_into().unwrap()).unwrap();
+            encrypted.write(0, &[1; 512]).await.unwrap();
+            encrypted.discard(1, 1).await.unwrap();
+            encrypted.flush().await.unwrap();
+            assert_eq!((disk.pending(), disk.counts().discards), (0, 1));
+            assert_eq!(encrypted.read(7, &mut [0; 1024]).await.unwrap_err().cause, Cause::OutOfRange { sectors: 8 });
+            assert_eq!(encrypted.write(7, &[0; 1024]).await.unwrap_err().cause, Cause::OutOfRange { sectors: 8 });
+            assert_eq!(encrypted.write(0, &[0; 100]).await.unwrap_err().cause, Cause::NotWholeSectors { sector_size: 512 });
+        });
+    }
 }

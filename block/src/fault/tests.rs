@@ -53,6 +53,25 @@ fn a_power_cut_reorders_loses_and_tears() {
     });
 }
 
+/// What is written while a flush takes its time is not covered by it; what is discarded reads as garbage, and so it is noticed who relies on it.
+#[test]
+fn a_slow_flush_covers_what_was_there_and_a_discard_is_noticed() {
+    Simulation::new(1).block_on(async {
+        let disk = disk();
+        disk.write(0, &[1; SIZE]).await.unwrap();
+        disk.fail(Operation::Flush, 1, Fault::Late(Duration::from_secs(1)));
+        let other = disk.clone();
+        let flush = fogbow::spawn(async move { other.flush().await });
+        fogbow::task::yield_now().await;
+        disk.write(1, &[2; SIZE]).await.unwrap();
+        flush.await.unwrap();
+        assert_eq!(first_bytes(&disk.power_cut(Survivors::None)).await[..2], [1, 0]);
+        disk.discard(0, 2).await.unwrap();
+        assert_eq!(first_bytes(&disk).await[..3], [0xd1, 0xd1, 0]);
+        assert!(disk.discard(7, 2).await.is_err());
+    });
+}
+
 #[test]
 fn power_fails_in_the_middle_of_a_request() {
     Simulation::new(1).block_on(async {

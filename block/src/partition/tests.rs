@@ -73,11 +73,38 @@ fn a_gpt_is_read_and_its_second_copy_when_the_first_is_damaged() {
         }
         let error = open(disk(&image), "9").await.unwrap_err();
         assert_eq!(error.to_string(), "block device 'disk' has no partition '9'; it has 1 (boot), 5 (data)");
+        // A header that was damaged: all that its checksum covers.
+        for at in [0, 40, 73] {
+            let mut damaged = image.clone();
+            damaged[512 + at] ^= 1;
+            assert_eq!(Table::read(disk(&damaged)).await.unwrap().kind, TableKind::Gpt { is_backup: true }, "byte {at}");
+        }
         image[2 * 512 + 200] ^= 1;
         let backup = Table::read(disk(&image)).await.unwrap();
         assert_eq!((backup.kind, backup.partitions), (TableKind::Gpt { is_backup: true }, table.partitions));
         image[255 * 512 + 80] ^= 1;
         assert!(matches!(Table::read(disk(&image)).await, Err(PartitionError::Damaged { .. })));
+    });
+}
+
+/// What a table says of its size is believed as far as memory goes.
+#[test]
+fn a_gpt_with_too_many_entries_is_refused() {
+    Simulation::new(1).block_on(async {
+        let mut image = gpt();
+        for at in [512, 255 * 512] {
+            image[at + 80..at + 84].copy_from_slice(&u32::MAX.to_le_bytes()[..]);
+            image[at + 83] = 0;
+            let mut header = [0; 92];
+            header.copy_from_slice(&image[at..at + 92]);
+            header[16..20].fill(0);
+            let sum = header.iter().fold(u32::MAX, |sum, byte| {
+                (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 })
+            });
+            image[at + 16..at + 20].copy_from_slice(&(!sum).to_le_bytes());
+        }
+        let error = Table::read(disk(&image)).await.unwrap_err();
+        assert_eq!(error, PartitionError::Damaged { device: "disk".into(), reason: "it has too many entries" });
     });
 }
 

@@ -66,6 +66,73 @@ fn values_and_dictionaries_are_kept() {
 }
 
 #[test]
+fn what_cannot_be_done_is_refused_and_changes_nothing() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let store = store(&disk).await;
+        store.set(key("A"), b"12345").await.unwrap();
+        store.set(key("D/B"), b"2").await.unwrap();
+        let before = store.last_modified(key("D")).await.unwrap();
+        time::sleep(time::Duration::from_secs(60)).await;
+        // A directory that is left empty has a time of its own, which is no value's.
+        store.set(key("D/E/F"), b"3").await.unwrap();
+        store.remove(key("D/E/F")).await.unwrap();
+        assert_eq!(store.last_modified(key("D")).await, Ok(before));
+        assert!(store.rename(key("D"), key("G")).await.unwrap_err().to_string().contains("cannot be renamed"));
+        assert_eq!(store.rename(key("A"), key("A/B")).await, Err(WriteError::Conflict("A".into())));
+        assert_eq!(store.rename(key("D/B"), key("D")).await, Err(WriteError::Conflict("D/B".into())));
+        assert_eq!(store.rename(key("A"), key("A")).await, Ok(()));
+        assert_eq!(store.set(Key::ROOT, b"").await, Err(WriteError::Conflict(String::new())));
+        assert_eq!((store.exists(key("A/B")).await, store.get(key("D/B")).await), (Ok(None), Ok(b"2".to_vec())));
+        assert_eq!(store.set_partial(key("A"), u32::MAX.into(), b"xy").await, Err(WriteError::NoSpace("A".into())));
+        store.set_partial(key("A"), 1, b"xy").await.unwrap();
+        assert_eq!(store.get(key("A")).await.unwrap(), b"1xy45");
+    });
+}
+
+/// An entry with a long name before that of its short one, as other systems write it.
+fn long_name(name: &str, short: &[u8]) -> [u8; 32] {
+    let mut entry = [0xff; 32];
+    let units: Vec<u16> = name.encode_utf16().chain([0]).collect();
+    let places = (1..11).step_by(2).chain((14..26).step_by(2)).chain((28..32).step_by(2));
+    for (at, unit) in places.zip(units) {
+        entry[at..at + 2].copy_from_slice(&unit.to_le_bytes());
+    }
+    (entry[0], entry[11], entry[12]) = (0x41, 0x0f, 0);
+    entry[13] = short.iter().fold(0_u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
+    entry[26..28].fill(0);
+    entry
+}
+
+#[test]
+fn names_of_other_systems_are_found_long_short_and_exactly() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let whole = store(&disk).await;
+        for (name, value) in [("S.TXT", b"1"), ("A.TXT", b"2"), ("B.TXT", b"3"), ("LABEL", b"4")] {
+            whole.set(key(name), value).await.unwrap();
+        }
+        let root = 1 + u64::from(TABLE);
+        let mut entries = [0; 512];
+        disk.read(root, &mut entries).await.unwrap();
+        let [first, second, third, fourth] = [0, 32, 64, 96].map(|at| entries[at..at + 32].to_vec());
+        // B becomes what differs from A by its case alone, and the last is the volume's label.
+        let (mut third, mut fourth) = (third, fourth);
+        third[0] = b'a';
+        fourth[11] = 8;
+        let entries = [&long_name("Long name", &first[..11])[..], &first, &second, &third, &fourth].concat();
+        disk.damage(root, 0, &entries);
+        let store = store(&disk).await;
+        let names: Vec<String> = store.list(Key::ROOT).await.unwrap().into_iter().map(|name| name.name).collect();
+        assert_eq!(names, ["A.TXT", "Long name", "a.TXT"]);
+        for (name, value) in [("Long name", b"1"), ("LONG NAME", b"1"), ("s.txt", b"1"), ("A.TXT", b"2"), ("a.TXT", b"3")] {
+            assert_eq!(store.get(key(name)).await.unwrap(), value, "{name}");
+        }
+        assert_eq!(store.exists(key("LABEL")).await, Ok(None));
+    });
+}
+
+#[test]
 fn changes_are_made_whole_or_not_at_all() {
     Simulation::new(1).block_on(async {
         let disk = disk(&formatted()).await;
@@ -112,11 +179,28 @@ fn a_stream_needs_little_memory_and_notices_changes() {
 #[test]
 fn what_is_no_volume_is_refused() {
     Simulation::new(1).block_on(async {
-        for (at, byte, reason) in
-            [(510, 0, "not that of a FAT volume"), (13, 0, "make no sense"), (20, 0xff, "cut short"), (22, 1, "more clusters")]
-        {
+        for (at, byte, reason) in [
+            (510, 0, "not that of a FAT volume"),
+            (12, 4, "not that of a FAT volume"),
+            (13, 0, "make no sense"),
+            (14, 0, "make no sense"),
+            (16, 0, "make no sense"),
+            (16, 3, "make no sense"),
+            (22, 0, "make no sense"),
+            (20, 0xff, "cut short"),
+            (20, 0, "cut short"),
+            (22, 1, "more clusters"),
+            // No root of a fixed size: a FAT32, whose table has half as many entries.
+            (18, 0, "more clusters"),
+        ] {
             let mut image = formatted();
             image[at] = byte;
+            match (at, byte) {
+                (20, 0) => image[19] = 50,
+                // The place of a FAT32's own number.
+                (22, 0) => image[38] = 0,
+                _ => {}
+            }
             let error = Fat::open(disk(&image).await, 1 << 20).await.unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
@@ -147,8 +231,11 @@ fn circles_of_directories_end() {
         }
         let circle = store(&disk).await;
         assert_eq!(circle.exists(key("D/E/E/E/B")).await, Ok(Some(Kind::Value)));
-        circle.last_modified(Key::ROOT).await.unwrap_err();
-        circle.remove(key("D")).await.unwrap_err();
+        for error in
+            [circle.last_modified(Key::ROOT).await.unwrap_err().to_string(), circle.remove(key("D")).await.unwrap_err().to_string()]
+        {
+            assert!(error.contains("D/E is a directory that is found in two places"), "{error}");
+        }
         assert_eq!(circle.exists(key("D/B")).await, Ok(Some(Kind::Value)), "nothing is removed of what cannot be removed whole");
         assert_eq!(circle.get(key("G")).await.unwrap(), [2; 600]);
     });

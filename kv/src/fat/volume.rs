@@ -175,7 +175,7 @@ impl<'a> Volume<'a> {
             }
             let short = entry.name.to_string();
             let name = long.unwrap_or(&short);
-            if !entry.attributes.is_volume() && name != "." && name != ".." {
+            if !entry.attributes.is_volume() {
                 look(name, entry);
             }
             core::ops::ControlFlow::Continue(())
@@ -244,7 +244,7 @@ impl<'a> Volume<'a> {
         let directory = self.directory(segments, false)?.ok_or(Failure::NotFound)?;
         let mut entries = Vec::new();
         self.visit(directory, |name, entry| {
-            // A name that is no key cannot be asked for.
+            // A name that is no key cannot be asked for: `.` and `..` are none.
             if !name.contains('/') && Key::new(name).is_ok() {
                 entries.push((name.to_string(), kind(entry.attributes), entry.clone()));
             }

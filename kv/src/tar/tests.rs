@@ -121,21 +121,141 @@ fn what_is_no_archive_is_refused() {
     });
 }
 
+/// A header whose checksum is made right again.
+fn sealed(mut block: [u8; 512]) -> [u8; 512] {
+    let sum: u32 = (0..512).map(|at| if (148..156).contains(&at) { 32 } else { u32::from(block[at]) }).sum();
+    block[148..156].copy_from_slice(std::format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+fn member(name: &str, kind: u8, length: u64) -> [u8; 512] {
+    let mut block = Header::write(name, length, WallTime::default());
+    block[156] = kind;
+    sealed(block)
+}
+
+/// A pax header with one record.
+fn extended(record: &str) -> Vec<u8> {
+    let length = record.len() + 4;
+    let mut units = member("pax", b'x', length as u64 + 1).to_vec();
+    units.extend(std::format!("{:03} {record}\n", length + 1).as_bytes());
+    units.resize(1024, 0);
+    units
+}
+
+#[test]
+fn members_of_all_kinds_are_read_or_passed_over() {
+    Simulation::new(1).block_on(async {
+        let long = "n".repeat(150);
+        let mut gnu = member("gnu", b'0', 0);
+        gnu[257..265].copy_from_slice(b"ustar  \0");
+        gnu[345..357].copy_from_slice(b"14000000000\0");
+        let archive = [
+            // A name that belongs to a directory is not the next file's.
+            [header::names(&long), member("directory", b'5', 0).to_vec(), member("a", 0, 0).to_vec()].concat(),
+            [header::names(&long), extended("mtime=1"), member("cut", b'7', 0).to_vec()].concat(),
+            sealed(gnu).to_vec(),
+        ]
+        .concat();
+        let store = disk(512);
+        fill_disk(&store, &archive).await;
+        let found: Vec<String> = contents(&Tar::open(store).await.unwrap()).await.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(found, ["a", "gnu", long.as_str()]);
+        let mut damaged = member("a", b'0', 0);
+        damaged[0] = b'b';
+        let endless = member("././@LongLink", b'L', header::LONGEST_EXTENSION + 1);
+        for (archive, expected) in [
+            (damaged.to_vec(), "the header's checksum is wrong"),
+            (endless.to_vec(), "a long name is longer than any key"),
+            ([extended("size=9999999999"), member("a", b'0', 0).to_vec()].concat(), "8 GiB or more"),
+        ] {
+            let store = disk(512);
+            fill_disk(&store, &archive).await;
+            let error = Tar::open(store).await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    });
+}
+
+/// Whatever was on the device behind the archive, and however long names are, what is appended is read again, with its time.
+#[test]
+fn what_is_appended_ends_the_archive() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(512);
+        let mut image = std::vec![0xaa; SECTORS as usize * 512];
+        image[..512].fill(0);
+        fill_disk(&disk, &image).await;
+        let store = Tar::open(disk.clone()).await.unwrap();
+        let names = [100, 101, 511, 512].map(|length| std::format!("{}{}", "d/".repeat(length / 2 - 20), "n".repeat(40 + length % 2)));
+        let mut expected = Vec::new();
+        for name in names {
+            store.set(key(&name), b"1").await.unwrap();
+            expected.push((name, b"1".to_vec()));
+            time::sleep(time::Duration::from_secs(5)).await;
+        }
+        store.set(key("large"), &[7; PART + 100]).await.unwrap();
+        expected.push(("large".into(), std::vec![7; PART + 100]));
+        expected.sort();
+        let again = Tar::open(disk.clone()).await.unwrap();
+        assert!(contents(&again).await == expected);
+        let latest = again.last_modified(key("large")).await.unwrap();
+        let seconds = |time: WallTime| time.as_unix_nanos() / 1_000_000_000;
+        assert_eq!(seconds(latest), seconds(time::wall()));
+        assert_eq!(seconds(again.last_modified(key("d")).await.unwrap()) + 5, seconds(latest), "of what lies below it alone");
+        disk.read(0, &mut image).await.unwrap();
+        let value = image.windows(100).rposition(|window| window == [7; 100]).unwrap();
+        assert!(image[value + 100..].iter().take(412).all(|byte| *byte == 0), "a value is padded by zeros");
+        assert_eq!(again.allocate(key("large"), 1).await, Err(WriteError::Exists("large".into())));
+        assert_eq!(again.remove(key("nothing")).await, Ok(()));
+        assert_eq!(again.set(key("large/below"), b"").await, Err(WriteError::Conflict("large/below".into())));
+    });
+}
+
+#[test]
+fn values_that_are_appended_at_once_are_all_there_until_nothing_fits() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(512);
+        disk.set_latency(time::Duration::from_micros(10)..time::Duration::from_micros(100));
+        let store = Tar::open(disk.clone()).await.unwrap();
+        let tasks: Vec<_> = (0..5_u8)
+            .map(|number| {
+                let store = store.clone();
+                fogbow::spawn(async move { store.set(key(&std::format!("{number}")), &std::vec![number; 700]).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let mut count = 5;
+        let error = loop {
+            match store.set(key(&std::format!("{count}")), b"").await {
+                Ok(()) => count += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, WriteError::NoSpace(std::format!("{count}")));
+        let again = Tar::open(disk).await.unwrap();
+        assert_eq!(contents(&again).await.len(), count);
+        assert_eq!(again.get(key("3")).await.unwrap(), [3; 700]);
+    });
+}
+
 /// The power fails at every sector written, and what is left of the cache is drawn: the archive opens, with what had been set and perhaps what was
 /// being set.
 #[test]
 fn a_power_cut_leaves_a_value_or_not() {
     Simulation::new(1).block_on(async {
         let long = std::format!("{}/{}", "d".repeat(90), "n".repeat(120));
-        for (sector_size, cut) in [512, 4096].into_iter().flat_map(|size| (0..30).map(move |cut| (size, cut))) {
+        let cuts = [512, 4096].into_iter().flat_map(|size| (0..30).map(move |cut| (size, cut)));
+        for ((sector_size, cut), name) in cuts.flat_map(|cut| [long.as_str(), "b"].map(|name| (cut, name))) {
             let disk = disk(sector_size);
             let store = Tar::open(disk.clone()).await.unwrap();
             store.set(key("a"), b"first").await.unwrap();
             let before = contents(&store).await;
             disk.cut_after(cut);
             let mut after = before.clone();
-            after.push((long.clone(), std::vec![3; 5000]));
-            let is_set = store.set(key(&long), &[3; 5000]).await.is_ok();
+            after.push((name.into(), std::vec![3; 5000]));
+            let is_set = store.set(key(name), &[3; 5000]).await.is_ok();
             for seed in 0..20 {
                 let left = Tar::open(disk.power_cut(Survivors::Random(seed))).await.unwrap();
                 let found = contents(&left).await;

@@ -67,6 +67,54 @@ fn wrong_keys_versions_and_disks_are_told_apart() {
     });
 }
 
+/// Formatting anew that is interrupted leaves the former device, or none: what opens under the new key is whole.
+#[test]
+fn what_was_interrupted_is_not_formatted() {
+    const NEW: [u8; 32] = [6; 32];
+    Simulation::new(1).block_on(async {
+        let old = formatted().await;
+        for cut in 0.. {
+            let disk = FaultDisk::new(old.snapshot(), 1);
+            disk.cut_after(cut);
+            let is_formatted = Authenticated::format(disk.clone(), &NEW).await.is_ok();
+            for seed in 0..8 {
+                let left = Rc::new(disk.power_cut(if is_formatted { Survivors::None } else { Survivors::Random(seed) }));
+                for (key, byte) in [(KEY, Some(3)), (NEW, None)] {
+                    let mut last = [0; SECTOR];
+                    match Authenticated::open(Rc::clone(&left), &key).await {
+                        Ok(sealed) => {
+                            assert_eq!(sealed.read(3, &mut last).await, Ok(()), "after {cut} sectors");
+                            assert_eq!(last[0], byte.unwrap_or(0));
+                        }
+                        Err(_) => assert!(!is_formatted || byte.is_some(), "what was formatted is"),
+                    }
+                }
+            }
+            if is_formatted {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_flush_is_passed_on_and_what_leaves_the_device_is_refused() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(formatted().await.snapshot(), 1);
+        let sealed = Authenticated::open(disk.clone(), &KEY).await.unwrap();
+        sealed.write(0, &[1; SECTOR]).await.unwrap();
+        sealed.flush().await.unwrap();
+        assert_eq!(disk.pending(), 0);
+        let beyond = Cause::OutOfRange { sectors: 4 };
+        assert_eq!(sealed.read(3, &mut [0; 2 * SECTOR]).await.unwrap_err().cause, beyond);
+        assert_eq!(sealed.write(3, &[0; 2 * SECTOR]).await.unwrap_err().cause, beyond);
+        assert_eq!(sealed.discard(3, 2).await.unwrap_err().cause, beyond);
+        let odd = Cause::NotWholeSectors { sector_size: SECTOR };
+        assert_eq!(sealed.read(0, &mut [0; 512]).await.unwrap_err().cause, odd);
+        assert_eq!(sealed.write(0, &[0; 512]).await.unwrap_err().cause, odd);
+    });
+}
+
 #[test]
 fn sectors_that_change_places_and_torn_ones_are_errors() {
     Simulation::new(1).block_on(async {

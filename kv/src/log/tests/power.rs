@@ -177,7 +177,7 @@ fn nothing_is_lost_when_the_power_fails_while_several_tasks_write() {
         disk.disk.set_latency(Duration::from_micros(10)..Duration::from_micros(200));
         let write = async |store: LogStore<Probe>, known: Rc<RefCell<Known>>, task: u64| {
             let mut steps = Steps(task + 1);
-            for _ in 0..60 {
+            for _ in 0..120 {
                 let name = format!("task-{task}/key-{}", steps.next(4));
                 let length = if task < 2 { 4_500 + steps.next(5_000) } else { steps.next(700) } as usize;
                 let value = (steps.next(6) > 0).then(|| alloc::vec![steps.next(256) as u8; length]);
