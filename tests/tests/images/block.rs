@@ -148,7 +148,7 @@ fn gives_blocks_back() -> Result<()> {
 fn refuses_what_is_in_use(place: Place) -> Result<()> {
     let disk = disk()?;
     let other = block::open(disk.path(), 512, Access::Write)?;
-    let text = if place == Place::Virtio { "Is another process using the image" } else { "end that one first" };
+    let text = if place == Place::Virtio { "Failed to lock byte" } else { "end that one first" };
     check(&run(place, "block", disk.path(), &[])?, 1, &["disk", text])?;
     drop(other);
     check(&run(place, "block", disk.path(), &["--do=write"])?, 0, &[])

@@ -3,7 +3,7 @@
 //! The file's size is the device's capacity, and the guest can neither grow it nor go beyond it.
 //!
 //! As long as it is open it is locked: one program alone may write to it, or several may read it. The lock is advisory, and of the kind that
-//! QEMU takes (on the open file, fcntl(2)), so that an image, QEMU and `cargo xtask kv` keep out of each other's way. Solo5's own tenders do not look at it.
+//! QEMU takes, on the same bytes (of the open file, fcntl(2)), so that an image, QEMU and `cargo xtask kv` keep out of each other's way. Solo5's own tenders do not look at it.
 //! Where the file's system knows no locks, there is none.
 
 use std::fs::{File, OpenOptions};
@@ -92,14 +92,37 @@ pub fn open(path: &Path, sector_size: u16, access: Access) -> Result<BlockDevice
     Ok(BlockDevice { descriptor: file.into(), capacity: size })
 }
 
-/// Locks all of a file as long as it is open; false when another has it.
+/// The bytes by whose locks QEMU's programs tell each other what they do with a file (`RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE` of its
+/// block/file-posix.c, and the bits of `BLK_PERM_*`): reading, writing, and not having others write.
+const READS: i64 = 100;
+const WRITES: i64 = 101;
+const ALONE_IN_WRITING: i64 = 201;
+
+/// Locks a file as long as it is open; false when another has it. Who writes locks all of it.
 fn lock(file: &File, access: Access) -> bool {
-    let kind = if access == Access::Write { libc::F_WRLCK } else { libc::F_RDLCK };
-    // From the start on, whatever its length: no length is that.
-    let whole = libc::flock { l_type: kind as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 };
-    // SAFETY: the descriptor is open, and the kernel reads the structure during the call alone.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) };
-    result == 0 || !matches!(io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
+    match access {
+        Access::Write => lock_bytes(file, libc::F_OFD_SETLK, libc::F_WRLCK, 0, 0).is_some(),
+        Access::Read => {
+            let is_locked =
+                [READS, ALONE_IN_WRITING].iter().all(|byte| lock_bytes(file, libc::F_OFD_SETLK, libc::F_RDLCK, *byte, 1).is_some());
+            let writer = lock_bytes(file, libc::F_OFD_GETLK, libc::F_WRLCK, WRITES, 1);
+            is_locked && writer.is_none_or(|found| i32::from(found.l_type) == libc::F_UNLCK)
+        }
+    }
+}
+
+/// Locks bytes of a file, whatever its length, or asks who has; `length` 0 stands for all that follow. `None` when another has them.
+fn lock_bytes(file: &File, command: libc::c_int, kind: libc::c_int, start: i64, length: i64) -> Option<libc::flock> {
+    let mut bytes =
+        libc::flock { l_type: kind as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: start, l_len: length, l_pid: 0 };
+    // SAFETY: the descriptor is open, and the kernel reads and writes the structure during the call alone.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut bytes) };
+    if result == 0 {
+        return Some(bytes);
+    }
+    let is_taken = matches!(io::Error::last_os_error().raw_os_error(), Some(libc::EAGAIN | libc::EACCES));
+    // Where there are no locks, nobody has one.
+    (!is_taken).then_some(libc::flock { l_type: libc::F_UNLCK as libc::c_short, ..bytes })
 }
 
 #[cfg(test)]
