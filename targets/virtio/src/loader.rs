@@ -50,8 +50,14 @@ pub(crate) enum LoaderError {
 impl fmt::Display for LoaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // QEMU 7.2's copies a command line of any length to 4096 bytes, with what it says behind them.
             Self::Unknown => {
-                f.write_str("it was started neither by PVH nor by multiboot: use qemu-system-x86_64 -kernel, or GRUB's multiboot")
+                f.write_str("it was started neither by PVH nor by multiboot: use qemu-system-x86_64 -kernel, or GRUB's multiboot; ")?;
+                write!(
+                    f,
+                    "or QEMU was given a command line longer than {} bytes, which destroys what it says: shorten it",
+                    COMMAND_LINE_SIZE - 1
+                )
             }
             Self::NoMemoryMap => f.write_str(
                 "the loader gives no memory map: it needs version 1 of PVH's start information (QEMU 4.0 or later), or multiboot 1",

@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.push(super::trial("uses_memory_beyond_4_gib", Place::Virtio, uses_much_memory));
     trials.push(super::trial("says_what_it_lacks_without_a_clock", Place::Virtio, without_clock));
     trials.push(super::trial("says_what_the_processor_lacks", Place::Virtio, on_wrong_processors));
+    trials.push(super::trial("says_that_its_command_line_is_too_long", Place::Virtio, with_long_line));
     trials.push(super::trial("says_that_it_cannot_turn_the_machine_off", Place::Virtio, without_acpi));
     for (options, clock) in CLOCKS {
         let name = format!("keeps_time_by_{}", clock.replace(' ', "_").replace(['\'', ','], ""));
@@ -124,6 +125,14 @@ fn on_wrong_processors() -> Result<()> {
             ended.status == Some(255) && ended.console.contains("the processor has no 64-bit mode, or no NX"),
             "{processor}: {ended:?}"
         );
+    }
+    Ok(())
+}
+
+fn with_long_line() -> Result<()> {
+    for length in [4096, 5000] {
+        let ended = Place::Virtio.start("hello", &Run { arguments: &[&"a".repeat(length)], ..Run::default() })?.ended()?;
+        ensure!(ended.status == Some(255) && ended.console.contains("longer than 4095 bytes"), "{length}: {ended:?}");
     }
     Ok(())
 }
