@@ -52,6 +52,9 @@ const DRAWS_PER_READING: u32 = 16;
 /// How often [`seeded`] asks again.
 const SEED_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How often it does so in silence: for a second.
+const SILENT_WAITS: u32 = 100;
+
 /// Fills `into` with random bytes that nobody outside the image can predict.
 ///
 /// # Errors
@@ -75,7 +78,7 @@ pub fn next_u64() -> Result<u64, EntropyError> {
 
 /// Waits until the generator has a seed, which on most machines it has at once, and gives it.
 ///
-/// On a machine without a full-strength source of entropy it waits for ever; [`time::timeout`] limits that.
+/// On a machine without a full-strength source of entropy it waits for ever, and warns after a second; [`time::timeout`] limits that.
 ///
 /// # Panics
 /// When no runtime is running.
@@ -90,7 +93,13 @@ pub fn next_u64() -> Result<u64, EntropyError> {
 /// ```
 pub async fn seeded() -> Random {
     let generator = current::with(|runtime| Rc::clone(runtime.generator()));
+    let mut waits = 0_u32;
     while generator.fill(&mut []).is_err() {
+        // A machine without any would be waited for in silence.
+        if waits == SILENT_WAITS {
+            log::warn!("waiting for entropy: give the machine RDRAND or a random device, if it has none");
+        }
+        waits = waits.saturating_add(1);
         time::sleep(SEED_INTERVAL).await;
     }
     Random(generator)

@@ -42,6 +42,7 @@ fn nothing_is_drawn_before_a_full_strength_source_has_given_a_seed() {
         assert_eq!(fill(&mut bytes), Err(EntropyError));
         assert_eq!((bytes, next_u64()), ([7; 32], Err(EntropyError)));
         assert!(time::timeout(Duration::from_secs(10), seeded()).await.is_err(), "it waits");
+        assert_eq!(machine.console().matches("waiting for entropy").count(), 1);
         let waiting = crate::spawn(seeded());
         time::sleep(Duration::from_secs(1)).await;
         assert!(!waiting.is_finished());
