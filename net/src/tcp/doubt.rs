@@ -86,6 +86,20 @@ impl Socket {
         }
     }
 
+    /// Sees whether the tail that a probe has sent again was lost, which is congestion like any loss (RFC 8985, section 7.4.2): it was not if the peer
+    /// tells that it has come twice, or repeats its acknowledgement; it was if more is acknowledged without that.
+    pub(super) fn judge_probe(&mut self, acknowledges: Seq, is_news: bool, segment: &TcpRepr) {
+        let Some(end) = self.probe_end.filter(|&end| acknowledges >= end) else { return };
+        let is_twice = self.sacks && duplicate(segment, acknowledges).is_some_and(|(start, stop)| start < end && stop >= end);
+        let is_repeated = acknowledges == end && !is_news && segment.sack_ranges[0].is_none();
+        if is_twice || is_repeated {
+            self.probe_end = None;
+        } else if acknowledges > end {
+            self.probe_end = None;
+            self.reduce(Congestion::lost);
+        }
+    }
+
     /// RFC 5682, section 3.1, steps 2 and 3.
     fn is_timeout_refuted(&mut self, advances: bool, told: &Told) -> bool {
         let is_in_doubt = self.doubt != Doubt::None;

@@ -61,6 +61,7 @@ impl Socket {
                 }
                 self.doubt = if is_first && self.recovery.is_none() { Doubt::Unanswered } else { Doubt::None };
                 self.round_trip.timed_out();
+                self.probe_end = None;
                 self.flight.lose_all();
                 self.recovery = Some(self.next);
                 self.waiting_since = now;
@@ -149,7 +150,11 @@ impl Socket {
     fn choose_data(&mut self, now: Instant) -> Option<Outgoing> {
         if core::mem::take(&mut self.send_probe) && !self.flight.is_empty() {
             let outgoing = self.choose_new(self.segment, now);
-            return outgoing.or_else(|| self.flight.send_last(now).map(|range| self.compose_range(range, true, now)));
+            return outgoing.or_else(|| {
+                let range = self.flight.send_last(now)?;
+                self.probe_end = Some(range.1);
+                Some(self.compose_range(range, true, now))
+            });
         }
         if let Doubt::New(left) = self.doubt {
             let new = if left > 0 { self.choose_new(self.segment, now) } else { None };

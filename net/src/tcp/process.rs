@@ -210,6 +210,9 @@ impl Socket {
         if self.repeats.is_some() {
             self.reconsider(acknowledges, advances, segment, &mut told, now);
         }
+        if self.probe_end.is_some() {
+            self.judge_probe(acknowledges, advances || length > 0, segment);
+        }
         if let Some(sent) = told.sample {
             self.round_trip.measured(now - sent, now);
         }
@@ -281,7 +284,7 @@ impl Socket {
 
     fn begin_recovery(&mut self) {
         if self.recovery.is_none() {
-            self.recovery = Some(self.next);
+            (self.recovery, self.probe_end) = (Some(self.next), None);
             self.reduce(Congestion::lost);
             // The first goes at once, whatever is in flight (RFC 5681, section 3.2, step 3).
             self.repair = true;

@@ -121,6 +121,8 @@ pub(crate) struct Socket {
     pub(super) limited: bool,
     /// A probe of the tail is out for what is in flight.
     pub(super) probed: bool,
+    /// A probe has sent the tail again, up to here, and it is not known whether that was lost.
+    pub(super) probe_end: Option<Seq>,
 
     // What is received.
     pub(super) rcv: Seq,
@@ -199,6 +201,7 @@ impl Socket {
             duplicates: 0,
             limited: false,
             probed: false,
+            probe_end: None,
             rcv: Seq(0),
             rx: Ring::default(),
             reassembly: Reassembly::default(),

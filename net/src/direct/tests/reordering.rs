@@ -295,3 +295,31 @@ fn what_is_overtaken_all_the_time_is_not_sent_again_all_the_time() {
         assert!(repeated < 20 && started.elapsed() < Duration::from_millis(500), "{repeated} sent again in {:?}", started.elapsed());
     });
 }
+
+/// How many segments are sent at once after three, of which the last was probed for, and more were acknowledged; `told` is said of the three.
+async fn sent_after_a_probe(told: &[Option<(usize, usize)>]) -> usize {
+    let (mut stream, mut peer, next) = selective().await;
+    stream.write_all(&[1; 3 * SEGMENT]).await.unwrap();
+    let seen = peer.seen_for(Duration::from_millis(150)).await;
+    assert_eq!(offsets(&seen, next), [0, SEGMENT, 2 * SEGMENT, 2 * SEGMENT]);
+    for duplicate in told {
+        let first = duplicate.and_then(|(from, to)| range(next, from, to));
+        peer.send(&TcpRepr { sack_ranges: [first, None, None], ..acknowledgement(next + 3 * SEGMENT) });
+    }
+    settle().await;
+    write_much(stream);
+    let sent = peer.seen_now_after_a_moment().await.len();
+    peer.send(&acknowledgement(next + (3 + sent) * SEGMENT));
+    peer.seen_now_after_a_moment().await.len()
+}
+
+#[test]
+fn rfc8985_section_7_4_2_a_tail_that_a_probe_has_repaired_is_congestion() {
+    simulate(1, async {
+        let repaired = sent_after_a_probe(&[None]).await;
+        for needless in [&[None, None][..], &[None, Some((2, 3))], &[Some((2, 3))]] {
+            let sent = sent_after_a_probe(needless).await;
+            assert!(repaired * 2 <= sent, "{repaired} after a loss, {sent} without");
+        }
+    });
+}
