@@ -27,6 +27,12 @@ impl BlockDevice {
     }
 }
 
+impl Drop for BlockDevice {
+    fn drop(&mut self) {
+        fogbow_tender::block::unlock(&self.file);
+    }
+}
+
 impl Block for BlockDevice {
     fn name(&self) -> &str {
         &self.name

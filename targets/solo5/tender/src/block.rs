@@ -111,6 +111,13 @@ fn lock(file: &File, access: Access) -> bool {
     }
 }
 
+/// Takes back the lock of a file that [`open`] gave, which closing it does only when no copy of the descriptor is left: a process that another thread
+/// is about to start has one for a moment.
+pub fn unlock(file: &File) {
+    // It was locked before, so that nothing can fail that has not then.
+    let _ = lock_bytes(file, libc::F_OFD_SETLK, libc::F_UNLCK, 0, 0);
+}
+
 /// Locks bytes of a file, whatever its length, or asks who has; `length` 0 stands for all that follow. `None` when another has them.
 fn lock_bytes(file: &File, command: libc::c_int, kind: libc::c_int, start: i64, length: i64) -> Option<libc::flock> {
     let mut bytes =
@@ -147,6 +154,7 @@ mod tests {
         assert!(matches!(open(Path::new("/dev/null"), 512, Access::Write), Err(BlockError::NoCapacity(_))));
         assert!(matches!(open(Path::new("/nonexistent/disk"), 512, Access::Write), Err(BlockError::Open { .. })));
     }
+
     #[test]
     fn one_writes_or_several_read() {
         let file = file_of(512);
@@ -161,6 +169,18 @@ mod tests {
         assert!(matches!(open(Access::Write), Err(BlockError::InUse(_))));
         drop(readers);
         open(Access::Write).expect("it is free again");
+    }
+
+    #[test]
+    fn a_lock_is_taken_back_whoever_has_a_copy() {
+        let file = file_of(512);
+        for access in [Access::Write, Access::Read] {
+            let device = File::from(open(file.path(), 512, access).expect("nobody else has it").descriptor);
+            let _copy = device.try_clone().expect("a descriptor");
+            unlock(&device);
+            drop(device);
+            open(file.path(), 512, Access::Write).expect("it is free again");
+        }
     }
 
     #[test]
