@@ -107,7 +107,14 @@ pub(crate) struct Disk {
 
 impl Disk {
     fn device(&self) -> anyhow::Result<BlockDevice> {
+        self.must_exist()?;
         Ok(BlockDevice::open("disk", &self.image, self.sector_size)?)
+    }
+
+    fn must_exist(&self) -> anyhow::Result<()> {
+        let image = self.image.display();
+        ensure!(self.image.exists(), "{image} does not exist: make it, with a store on it, by cargo xtask kv format {image} --create 64M");
+        Ok(())
     }
 
     async fn open(&self) -> anyhow::Result<LogStore<BlockDevice>> {
@@ -116,6 +123,7 @@ impl Disk {
 
     /// Opens it for reading alone, as others may, too.
     async fn open_to_read(&self) -> anyhow::Result<LogStore<BlockDevice>> {
+        self.must_exist()?;
         self.open_on(BlockDevice::open_read_only("disk", &self.image, self.sector_size)?).await
     }
 
@@ -170,7 +178,9 @@ impl KvCommand {
 
 async fn format(disk: &Disk, create: Option<u64>, force: bool, progress: &Progress) -> anyhow::Result<()> {
     let is_there = disk.image.exists();
-    ensure!(is_there || create.is_some(), "{} does not exist: make it with --create, such as --create 64M", disk.image.display());
+    if create.is_none() {
+        disk.must_exist()?;
+    }
     if let Some(size) = create.filter(|_| !is_there) {
         let file = OpenOptions::new().write(true).create_new(true).open(&disk.image);
         let file = file.with_context(|| format!("cannot make {}", disk.image.display()))?;

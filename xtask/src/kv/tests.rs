@@ -58,7 +58,9 @@ fn slips_are_said_and_leave_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("disk.img").to_str().unwrap().to_owned();
     let error = |line: &[&str]| format!("{:#}", run_line(line).unwrap_err());
-    assert!(error(&["format", &image]).ends_with("--create 64M"));
+    for line in [&["format", &image][..], &["ls", &image], &["rm", &image, "key"]] {
+        assert!(error(line).ends_with(&format!("cargo xtask kv format {image} --create 64M")));
+    }
     assert!(error(&["format", &image, "--create", "1K"]).contains("needs 262144"));
     assert!(error(&["format", &image, "--create", "1000"]).contains("block aligned"));
     assert!(!Path::new(&image).exists());
