@@ -30,10 +30,7 @@ pub(crate) struct Built {
 
 /// Builds an application.
 pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress) -> anyhow::Result<Built> {
-    let mut application = Application::find(workspace, &args.app)?;
-    args.fix(&mut application.manifest)?;
-    let resolved = Resolved::new(&application.manifest, args.target, &args.stack)
-        .with_context(|| format!("{} cannot be built for {}", application.name(), args.target))?;
+    let (application, resolved) = resolve(workspace, args)?;
     let generated = generate::generate(workspace, &application, &resolved)?;
     progress.say("Building", format_args!("{} for {} ({})", application.name(), args.target, files::display(&generated.directory)));
     let linked = compile::compile(workspace, &application, args.target, &generated, args.debug, progress)?;
@@ -59,6 +56,15 @@ pub(crate) fn build(workspace: &Workspace, args: &BuildArgs, progress: &Progress
     let size = stripped.len() as u64;
     progress.say("Built", format_args!("{}, {}, in {}", files::display(&path), progress::size(size), progress.elapsed()));
     Ok(Built { application, resolved, generated: generated.directory, path, size, verified })
+}
+
+/// The application, and its devices as they are chosen: what can be wrong with these is told before anything is built.
+pub(crate) fn resolve(workspace: &Workspace, args: &BuildArgs) -> anyhow::Result<(Application, Resolved)> {
+    let mut application = Application::find(workspace, &args.app)?;
+    args.fix(&mut application.manifest)?;
+    let resolved = Resolved::new(&application.manifest, args.target, &args.stack)
+        .with_context(|| format!("{} cannot be built for {}", application.name(), args.target))?;
+    Ok((application, resolved))
 }
 
 /// Writes the disk that boots an image with these arguments, and gives its path.

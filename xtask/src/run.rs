@@ -41,6 +41,8 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs, progress: &Progress) ->
     ensure!(!args.disk || target == Target::Virtio, "--disk is for virtio, whose machines boot disks: {target} has no such thing");
     let mut build = args.build.clone();
     build.stack.extend(implied_stacks(&Application::find(workspace, &build.app)?.manifest, args));
+    // What is wrong with the devices is told before what takes long.
+    Plan::new(&build::resolve(workspace, &build)?.1, args, |_, _| true)?;
     let built = build::build(workspace, &build, progress)?;
     let tender = if target.has_tender() { Some(tender(workspace, args, progress)?) } else { None };
     // After all that takes long, so that a port that is free now is free when it is bound.
