@@ -89,6 +89,7 @@ pub fn run(time: Duration) -> Result<()> {
     );
     ensure!(seen.response <= LONGEST && seen.connection <= LONGEST_TO_CONNECT, "a stall: {seen:?}");
     ensure!(late <= early * 1.02, "the image holds more and more memory: {held:?} KiB");
+    ensure!(after <= before + before / 50, "QEMU's memory grew from {before} to {after} KiB");
     Ok(())
 }
 
