@@ -63,6 +63,11 @@ impl Image {
         candidates.max_by_key(|at| self.number(at + 40)).unwrap_or_default()
     }
 
+    /// The place of the free-space map that counts.
+    pub(crate) fn map(&self) -> usize {
+        MAPS[(self.number(self.superblock() + 40) % 2) as usize]
+    }
+
     fn id(&self) -> u64 {
         self.number(self.superblock() + 32)
     }
@@ -133,7 +138,7 @@ impl Image {
             self.put(map, sum(id, &self.0[map + 8..map + PAGE]));
         }
         let superblock = self.superblock();
-        let map = MAPS[(self.number(superblock + 40) % 2) as usize];
+        let map = self.map();
         self.put(superblock + 80, sum(id, &self.0[map..map + 8]));
         for at in (0..4).map(|page| page * PAGE) {
             self.put(at + 120, sum(0, &self.0[at..at + 120]));
