@@ -162,8 +162,10 @@ impl State {
     }
 
     fn take_number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number - 1
+        let number = self.next_number;
+        // A log that was forged may have the last of all numbers.
+        self.next_number = number.saturating_add(1);
+        number
     }
 }
 

@@ -142,22 +142,23 @@ impl<'s, B: Block> Checker<'s, B> {
                 }
             };
             self.report.nodes += 1;
-            self.claim(Extent { page: next.at.page, count: 1 }, "a node");
+            let is_first = self.claim(Extent { page: next.at.page, count: 1 }, "a node");
             let out_of_bounds = (0..node.count)
                 .map(|index| node.key(index))
                 .any(|key| key < &*next.lower || next.upper.as_ref().is_some_and(|upper| key >= &**upper));
             if out_of_bounds && next.level == 0 {
                 self.report.problem(format!("page {}: a leaf has keys that belong elsewhere", next.at.page));
             }
-            if next.level > 0 {
+            if next.level == 0 {
+                self.leaf(&node).await;
+            } else if is_first {
+                // Where several lead to one branch, what lies below is checked once: there may be more ways through a tree than pages.
                 // Last first, so that the first is the next to be checked.
                 for index in (0..node.count).rev() {
                     let upper = if index + 1 < node.count { Some(node.key(index + 1).into()) } else { next.upper.clone() };
                     let lower = if index == 0 { next.lower.clone() } else { node.key(index).into() };
                     pending.push(Pending { at: node.child(index), level: next.level - 1, lower, upper });
                 }
-            } else {
-                self.leaf(&node).await;
             }
         }
         progress(total, total);
@@ -198,7 +199,7 @@ impl<'s, B: Block> Checker<'s, B> {
         match Meta::parse(value) {
             None => self.report.problem(format!("'{name}': what is known of its value makes no sense")),
             Some(meta) => {
-                self.report.value_bytes += meta.size();
+                self.report.value_bytes = self.report.value_bytes.saturating_add(meta.size());
                 if let Place::Object { object, size } = meta.place {
                     let object = self.objects.entry(object).or_default();
                     if let Some((other, _)) = object.owner.replace((name.clone(), size)) {
@@ -214,7 +215,9 @@ impl<'s, B: Block> Checker<'s, B> {
         let result = match Chunk::parse(value) {
             None => Err(Fault::Entry),
             Some(chunk) => {
-                chunk.extents.iter().for_each(|extent| self.claim(*extent, "a value"));
+                for extent in &chunk.extents {
+                    self.claim(*extent, "a value");
+                }
                 self.read += chunk.pages() as u64;
                 self.store.load_chunk(key, &chunk).await.map(drop)
             }
@@ -229,10 +232,13 @@ impl<'s, B: Block> Checker<'s, B> {
         }
     }
 
-    fn claim(&mut self, extent: Extent, what: &str) {
-        if !self.space.set_all(extent) {
+    /// Notes who has these pages; false when somebody else does, too.
+    fn claim(&mut self, extent: Extent, what: &str) -> bool {
+        let is_free = self.space.set_all(extent);
+        if !is_free {
             self.report.problem(format!("pages {} and on, {} of them: {what} shares them with something else", extent.page, extent.count));
         }
+        is_free
     }
 
     /// The chunks that only the log leads to.

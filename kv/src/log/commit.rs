@@ -203,13 +203,7 @@ impl<B: Block> Inner<B> {
     /// Goes on in the other half of the log, once nothing is in it that is not in the tree.
     pub(crate) async fn freeze(&self) -> Result<(), Fault> {
         self.advance(usize::MAX).await?;
-        let mut state = self.state();
-        let fresh = Memtable::new(self.geometry.page);
-        let full = core::mem::replace(&mut state.active, fresh);
-        state.frozen = Some(Rc::new(full));
-        state.half = 1 - state.half;
-        state.at = 0;
-        state.first = state.sequence;
+        self.state().begin_half();
         Ok(())
     }
 
@@ -225,6 +219,16 @@ impl<B: Block> Inner<B> {
 }
 
 impl State {
+    /// The other half of the log is written to from now on; what is in this one is to go into the tree.
+    pub(crate) fn begin_half(&mut self) {
+        let fresh = Memtable::new(self.superblock.geometry.page);
+        let full = core::mem::replace(&mut self.active, fresh);
+        self.frozen = Some(Rc::new(full));
+        self.half = 1 - self.half;
+        self.at = 0;
+        self.first = self.sequence;
+    }
+
     pub(crate) fn note_garbage(&mut self, operations: &Operations) {
         for (key, slot) in &operations.list {
             if let Some(object) = garbage_of(key) {

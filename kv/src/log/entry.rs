@@ -15,8 +15,8 @@ pub(crate) const CHUNK: usize = 64 << 10;
 /// A value that is no longer, with its key, than this is kept in the tree itself.
 const MAX_INLINE: usize = 1024;
 
-/// The longest entry of a leaf: three fit into the smallest page.
-const MAX_ENTRY: usize = 1340;
+/// The longest entry of a node, with its place in the table of offsets: three fit into the smallest page.
+pub(crate) const MAX_ENTRY: usize = 1340;
 
 /// The most pieces that a chunk's pages may be in: as many as it can have.
 const MAX_EXTENTS: usize = CHUNK / super::layout::PAGE;
@@ -180,5 +180,50 @@ pub(crate) fn owned(key: &[u8], value: &[u8]) -> Vec<Extent> {
     match chunk_of(key) {
         Some(_) => Chunk::parse(value).map(|chunk| chunk.extents).unwrap_or_default(),
         None => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Extents of a chunk: pages of each, from page 100 on.
+    fn chunk(length: usize, counts: &[u32]) -> Vec<u8> {
+        let extents = counts.iter().map(|&count| Extent { page: 100, count }).collect();
+        Chunk { length, checksum: 1, extents }.emit()
+    }
+
+    #[test]
+    fn what_no_chunk_can_be_is_none() {
+        for (length, counts, is_chunk) in [
+            (0, &[1][..], true),
+            (CHUNK, &[16], true),
+            (CHUNK, &[1; 16], true),
+            (CHUNK + 1, &[16], false),
+            (CHUNK, &[17], false),
+            (CHUNK, &[u32::MAX; 2], false),
+            // Pieces that have no pages take memory.
+            (CHUNK, &[0; 17], false),
+        ] {
+            let bytes = chunk(length, counts);
+            assert_eq!(Chunk::parse(&bytes).is_some(), is_chunk, "{length} bytes in {counts:?}");
+            for odd in 1..12 {
+                assert_eq!(Chunk::parse(&bytes[..bytes.len() - odd]), None, "{odd} bytes less");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_known_of_a_value_is_none() {
+        let object = Meta { version: 1, modified: 2, place: Place::Object { object: 3, size: 4 } };
+        let inline = Meta { version: 1, modified: 2, place: Place::Inline(1) };
+        let (bytes, inline_bytes) = (object.emit(&[]), inline.emit(&[9]));
+        assert_eq!((Meta::parse(&bytes), Meta::parse(&inline_bytes)), (Some(object), Some(inline)));
+        let longer = [&bytes[..], &[0]].concat();
+        let mut unknown = bytes.clone();
+        unknown[META - 1] = 2;
+        for wrong in [&bytes[..bytes.len() - 1], &longer, &unknown, &inline_bytes[..META - 1], &[]] {
+            assert_eq!(Meta::parse(wrong), None, "{wrong:?}");
+        }
     }
 }

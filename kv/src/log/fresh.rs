@@ -70,7 +70,6 @@ impl<B: Block> Inner<B> {
                 self.write_pages(self.geometry.half_start(half) + page, &empty).await?;
             }
         }
-        self.device.flush().await?;
         let (pages, map_checksum) = self.state().space.emit(0, self.id, &[]);
         for (page, bytes) in &pages {
             self.write_pages(*page, bytes).await?;
@@ -84,11 +83,8 @@ impl<B: Block> Inner<B> {
 
 async fn is_blank<B: Block>(device: &B) -> Result<bool, OpenError> {
     let info = device.info();
-    let mut page = vec![0; super::layout::PAGE.max(info.sector_size)];
+    let mut page = vec![0; Geometry::of(info)?.page];
     let sectors = (page.len() / info.sector_size) as u64;
-    if info.sectors < super::layout::SUPERBLOCKS * sectors {
-        return Ok(false);
-    }
     for place in 0..super::layout::SUPERBLOCKS {
         device.read(place * sectors, &mut page).await?;
         if page.iter().any(|byte| *byte != 0) {

@@ -23,9 +23,9 @@ pub(crate) const MIN_PAGES: u64 = 64;
 /// Superblocks: two for each of the two generations that are kept.
 pub(crate) const SUPERBLOCKS: u64 = 4;
 
-/// The largest and smallest half of the log, in bytes.
+/// The largest half of the log, in bytes, and the smallest, in pages.
 const MAX_HALF: u64 = 2 << 20;
-const MIN_HALF: u64 = 16 << 10;
+const MIN_HALF_PAGES: u64 = 4;
 
 /// A half of the log has at most this part of the device.
 const HALF_PART: u64 = 256;
@@ -35,6 +35,9 @@ pub(crate) const MAP_HEADER: usize = 16;
 
 /// Bytes of a superblock, its checksum last.
 const SUPERBLOCK: usize = 128;
+
+/// What a store counts never gets so far: there is always a next number.
+const MOST_COUNTED: u64 = 1 << 63;
 
 /// XXH3 with 64 bits: detects damage, not forgery.
 pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
@@ -91,22 +94,18 @@ impl Geometry {
                 bytes: info.sectors.saturating_mul(info.sector_size as u64),
             });
         }
-        let half = (pages / HALF_PART).saturating_mul(page as u64).clamp(MIN_HALF.max(page as u64 * 4), MAX_HALF);
-        Ok(Self { page, sector: info.sector_size, pages, half_pages: half / page as u64 })
+        let half_pages = (pages / HALF_PART).clamp(MIN_HALF_PAGES, MAX_HALF / page as u64);
+        Ok(Self { page, sector: info.sector_size, pages, half_pages })
     }
 
     /// True when a device with `info` can hold this layout.
     fn fits(&self, info: BlockInfo) -> bool {
-        let Some(bytes) = info.sectors.checked_mul(info.sector_size as u64) else { return false };
-        self.page.is_power_of_two()
-            && (PAGE..=MAX_PAGE).contains(&self.page)
+        let Ok(device) = Self::of(info) else { return false };
+        self.page == device.page
             && self.sector.is_power_of_two()
-            && (512..=self.page).contains(&self.sector)
-            && self.sector.is_multiple_of(info.sector_size)
-            && self.pages >= MIN_PAGES
-            && self.pages <= bytes / self.page as u64
-            && self.half_pages >= 1
-            && self.half_pages.saturating_mul(self.page as u64) <= MAX_HALF
+            && (device.sector..=self.page).contains(&self.sector)
+            && (MIN_PAGES..=device.pages).contains(&self.pages)
+            && (MIN_HALF_PAGES..=MAX_HALF / self.page as u64).contains(&self.half_pages)
             && self.data_start() < self.pages
     }
 
@@ -234,37 +233,11 @@ impl Superblock {
             leaves: number(96)?,
             branches: number(104)?,
         };
-        (geometry.fits(info) && found.half < 2 && found.level < super::MAX_LEVELS).then_some(found)
+        let counts = [found.generation, found.sequence, found.next_object];
+        let is_possible = found.half < 2 && found.level < super::MAX_LEVELS && counts.iter().all(|count| *count < MOST_COUNTED);
+        (geometry.fits(info) && is_possible).then_some(found)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use fogbow_block::Durability;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// A superblock is read as it was written, in its own places alone, and not with any bit of it changed.
-        #[test]
-        fn superblocks_are_read_as_written(numbers: [u64; 6], half in 0_usize..2, level in 0_u16..32, bit in 0..SUPERBLOCK * 8) {
-            let info = BlockInfo { sector_size: 512, sectors: 1 << 20, read_only: false, durability: Durability::Host };
-            let [id, generation, page, sequence, map_checksum, next_object] = numbers;
-            let root = (page != 0).then_some(NodeRef { page, checksum: id });
-            let (leaves, branches) = (sequence, page);
-            let geometry = Geometry::of(info).unwrap();
-            let superblock =
-                Superblock { geometry, id, generation, root, level, sequence, half, map_checksum, next_object, leaves, branches };
-            let mut bytes = [0; 512];
-            superblock.emit(&mut bytes);
-            for place in 0..SUPERBLOCKS {
-                let expected = if Superblock::places(generation).contains(&place) { Ok(superblock) } else { Err(FormatError::Inconsistent) };
-                prop_assert_eq!(Superblock::parse(&bytes, place, info), expected);
-            }
-            let smaller = BlockInfo { sectors: info.sectors - 8, ..info };
-            prop_assert_eq!(Superblock::parse(&bytes, Superblock::places(generation)[0], smaller), Err(FormatError::Inconsistent));
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            prop_assert_eq!(Superblock::parse(&bytes, Superblock::places(generation)[0], info), Err(FormatError::NotAStore));
-        }
-    }
-}
+mod tests;

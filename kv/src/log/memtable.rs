@@ -6,8 +6,9 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use super::entry::owned;
+use super::entry::{CHUNK, MAX_ENTRY, chunk_of, owned};
 use super::layout::{Extent, u16_at, u32_at};
+use super::node::entry_size;
 
 /// What becomes of a key of the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,15 +67,16 @@ impl Operations {
             let rest = &bytes[OPERATION..];
             let (key, rest) = rest.split_at_checked(key)?;
             let (value, rest) = rest.split_at_checked(value)?;
-            operations.push(
-                key,
-                match kind {
-                    1 => Slot::Put(value.into()),
-                    2 => Slot::Deleted,
-                    3 => Slot::Data(value.into()),
-                    _ => return None,
-                },
-            );
+            let slot = match kind {
+                1 => Slot::Put(value.into()),
+                2 => Slot::Deleted,
+                3 => Slot::Data(value.into()),
+                _ => return None,
+            };
+            if !slot.fits(key) {
+                return None;
+            }
+            operations.push(key, slot);
             bytes = rest;
         }
         Some(operations)
@@ -82,6 +84,14 @@ impl Operations {
 }
 
 impl Slot {
+    /// Whether the tree can take it.
+    fn fits(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Data(data) => chunk_of(key).is_some() && data.len() <= CHUNK,
+            Self::Put(_) | Self::Deleted => entry_size(key, self.bytes()) <= MAX_ENTRY,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Put(bytes) | Self::Data(bytes) => bytes,
@@ -164,6 +174,7 @@ impl Memtable {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::chunk_key;
     use super::*;
     use proptest::prelude::*;
 
@@ -172,11 +183,27 @@ mod tests {
         fn records_are_read_as_written(list in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>(), 0..3), 0..10)) {
             let mut operations = Operations::default();
             for (key, value, kind) in list {
-                operations.push(&key, match kind { 0 => Slot::Put(value.into()), 1 => Slot::Deleted, _ => Slot::Data(value.into()) });
+                match kind {
+                    0 => operations.push(&key, Slot::Put(value.into())),
+                    1 => operations.push(&key, Slot::Deleted),
+                    _ => operations.push(&chunk_key(key.len() as u64, 1), Slot::Data(value.into())),
+                }
             }
             let bytes = operations.emit();
             prop_assert_eq!(bytes.len(), operations.size);
             prop_assert_eq!(Operations::parse(&bytes), Some(operations));
+        }
+
+        /// Neither a chunk that is too long, nor the bytes of one where none can be.
+        #[test]
+        fn records_that_the_tree_could_not_take_are_none(length in CHUNK - 3..CHUNK + 3, key: Vec<u8>) {
+            let parse = |key: &[u8], length: usize| {
+                let mut operations = Operations::default();
+                operations.push(key, Slot::Data(alloc::vec![0; length].into()));
+                Operations::parse(&operations.emit())
+            };
+            prop_assert_eq!(parse(&chunk_key(1, 1), length).is_some(), length <= CHUNK);
+            prop_assert_eq!(parse(&key, 1).is_some(), chunk_of(&key).is_some());
         }
 
         #[test]

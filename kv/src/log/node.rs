@@ -8,6 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::entry::MAX_ENTRY;
 use super::layout::{NodeRef, u16_at, u32_at, u64_at};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"FKVN");
@@ -36,8 +37,7 @@ impl Node {
         let mut last: Option<&[u8]> = None;
         for index in 0..node.count {
             let (key, value) = node.checked(index)?;
-            let fits = entry_size(key, value) <= node.bytes.len() - HEADER;
-            if !fits || last.is_some_and(|last| last >= key) || (node.level > 0 && value.len() != CHILD) {
+            if entry_size(key, value) > MAX_ENTRY || last.is_some_and(|last| last >= key) || (node.level > 0 && value.len() != CHILD) {
                 return None;
             }
             last = Some(key);
@@ -174,6 +174,16 @@ mod tests {
             prop_assert!(node.search(b"e").is_err());
         }
 
+        /// An entry that is longer than three in a page, though it lies in this one, could not be written again: not alone, nor its key in a branch.
+        #[test]
+        fn no_entry_is_too_long_to_be_written_again(length in 0_usize..4000, value in 0_usize..4000) {
+            let entry = [(alloc::vec![b'a'; length], alloc::vec![0; value])];
+            if HEADER + entry_size(&entry[0].0, &entry[0].1) <= 4096 {
+                let page = encode(4096, 0, &entry);
+                prop_assert_eq!(Node::parse(page.into()).is_some(), 6 + length + value <= MAX_ENTRY);
+            }
+        }
+
         #[test]
         fn arbitrary_pages_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), key: [u8; 2]) {
             if let Some(start) = bytes.first_chunk_mut() {
@@ -181,6 +191,29 @@ mod tests {
             }
             if let Some(node) = Node::parse(bytes.into()) {
                 let _ = (node.search(&key), node.child(node.child_index(&key)));
+            }
+        }
+
+        /// A page is none but as it was written: with another beginning, without entries, in another order, or with what no writer puts there.
+        #[test]
+        fn pages_that_cannot_be_are_no_nodes(entries in prop::collection::btree_map("[a-d]{1,8}", Just([7_u8; CHILD]), 2..40)) {
+            let list: Vec<_> = entries.iter().collect();
+            let is_node = |page: Vec<u8>| Node::parse(page.into()).is_some();
+            for level in 0..2 {
+                prop_assert!(is_node(encode(4096, level, &list)));
+                for byte in 0..4 {
+                    let mut page = encode(4096, level, &list);
+                    page[byte] ^= 1;
+                    prop_assert!(!is_node(page), "byte {} of the beginning", byte);
+                }
+                prop_assert!(!is_node(encode::<&str, &str>(4096, level, &[])), "empty");
+                let reversed: Vec<_> = list.iter().rev().collect();
+                prop_assert!(!is_node(encode(4096, level, &reversed.iter().map(|(key, value)| (key, value)).collect::<Vec<_>>())));
+                prop_assert!(!is_node(encode(4096, level, &[list[0], list[0]])), "twice the same key");
+                for length in [0, CHILD - 1, CHILD + 1] {
+                    let value = alloc::vec![0; length];
+                    prop_assert_eq!(is_node(encode(4096, level, &[("a", &value)])), level == 0, "{} bytes of a child", length);
+                }
             }
         }
 
@@ -196,11 +229,13 @@ mod tests {
             prop_assert_eq!(start, sizes.len());
         }
 
+        /// With keys as short as can be: the more children a branch has, the fewer levels.
         #[test]
-        fn separators_separate(left: Vec<u8>, right: Vec<u8>) {
+        fn separators_separate(left in prop::collection::vec(0_u8..3, 0..9), right in prop::collection::vec(0_u8..3, 0..9)) {
             if left < right {
                 let between = separator(&left, &right);
                 prop_assert!(left.as_slice() < between && between <= right.as_slice());
+                prop_assert!(&between[..between.len() - 1] <= left.as_slice(), "a shorter one does as well");
             }
         }
     }

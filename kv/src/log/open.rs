@@ -13,7 +13,7 @@ use super::cache::Cache;
 use super::entry::{GARBAGE, Meta, NAME, Place, chunk_of, garbage_of, owned};
 use super::error::Fault;
 use super::fresh::device_error;
-use super::layout::{Extent, NodeRef, PAGE, SUPERBLOCKS, Superblock};
+use super::layout::{Extent, Geometry, NodeRef, SUPERBLOCKS, Superblock};
 use super::memtable::{Operations, Slot};
 use super::space::Space;
 use super::tree::Layers;
@@ -25,8 +25,8 @@ const MAX_GARBAGE: usize = 4096;
 impl<B: Block> LogStore<B> {
     /// Opens the store on a device.
     ///
-    /// Reads the superblocks, the free-space map and the log, and nothing of the tree. What a power cut left half done is undone, and what of this is
-    /// damaged is written anew if the device is not read-only; then the store can only be read, too.
+    /// Reads the superblocks, the free-space map and the log, and of the tree the way to what is to be taken apart. What a power cut left half done is
+    /// undone, and what of this is damaged is written anew if the device is not read-only; then the store can only be read, too.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -57,19 +57,14 @@ impl<B: Block> LogStore<B> {
 /// The newest superblock, and whether its other copy is damaged.
 async fn find_superblock<B: Block>(device: &B) -> Result<(Superblock, bool), OpenError> {
     let info = device.info();
-    let page = PAGE.max(info.sector_size);
-    let sectors = (page / info.sector_size) as u64;
+    let sectors = (Geometry::of(info)?.page / info.sector_size) as u64;
     let mut found: Vec<Superblock> = Vec::new();
     let mut problem = FormatError::NotAStore;
-    if info.sectors < SUPERBLOCKS * sectors {
-        return Err(problem.into());
-    }
     let mut bytes = vec![0; info.sector_size];
     for place in 0..SUPERBLOCKS {
         device.read(place * sectors, &mut bytes).await?;
         match Superblock::parse(&bytes, place, info) {
-            Ok(superblock) if superblock.geometry.page == page => found.push(superblock),
-            Ok(_) => problem = FormatError::Inconsistent,
+            Ok(superblock) => found.push(superblock),
             Err(FormatError::NotAStore) => {}
             Err(other) => problem = other,
         }
@@ -90,12 +85,11 @@ impl<B: Block> Inner<B> {
         let superblock = self.state.borrow().superblock;
         let copy = (superblock.generation % 2) as usize;
         let mut bytes = vec![0; self.geometry.page];
-        let mut is_whole = true;
         for group in 0..self.geometry.map_pages() {
             self.read_pages(self.geometry.map_start(copy) + group, &mut bytes).await.map_err(device_error)?;
-            is_whole &= self.state().space.read_group(copy, self.id, group as usize, &bytes);
+            self.state().space.read_group(copy, self.id, group as usize, &bytes);
         }
-        if !is_whole || !self.state.borrow().space.is_whole(copy, self.id, superblock.map_checksum) {
+        if !self.state.borrow().space.is_whole(copy, self.id, superblock.map_checksum) {
             self.rebuild_map().await;
         }
         Ok(())
@@ -146,7 +140,7 @@ impl<B: Block> Inner<B> {
                 let Some(found) = record::decode(self.id, self.geometry.sector, sequence, &half[at..]) else { break };
                 let operations = Operations::parse(&found.payload).ok_or(OpenError::Log { sequence })?;
                 if at == 0 && turn == 1 {
-                    self.begin_half();
+                    self.state().begin_half();
                 }
                 if let Some(sector) = found.repaired {
                     let again = record::encode(self.id, self.geometry.sector, sequence, &found.payload);
@@ -160,17 +154,6 @@ impl<B: Block> Inner<B> {
             }
         }
         Ok(repair)
-    }
-
-    fn begin_half(&self) {
-        let mut state = self.state();
-        let fresh = super::Memtable::new(self.geometry.page);
-        let full = core::mem::replace(&mut state.active, fresh);
-        if full.len() > 0 {
-            state.frozen = Some(Rc::new(full));
-        }
-        state.half = 1 - state.half;
-        state.first = state.sequence;
     }
 
     fn apply(&self, operations: &Operations) {

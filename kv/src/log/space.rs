@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::layout::{Extent, Geometry, MAP_HEADER, checksum, u64_at};
 
@@ -72,9 +73,21 @@ impl Space {
         group
     }
 
-    /// Marks a page as in use; false when it was already, or is not on the device.
-    pub(crate) fn set(&mut self, page: u64) -> bool {
-        if page >= self.geometry.pages || self.is_used(page) {
+    fn touch_all(&mut self, extent: Extent) {
+        for page in self.data_pages(extent) {
+            self.touch(page);
+        }
+    }
+
+    /// The pages of an extent, which may be anything, that lie where nodes and values do.
+    fn data_pages(&self, extent: Extent) -> Range<u64> {
+        let end = extent.page.saturating_add(extent.count.into());
+        extent.page.max(self.geometry.data_start())..end.min(self.geometry.pages)
+    }
+
+    /// Marks a page of the device as in use; false when it was already.
+    fn set(&mut self, page: u64) -> bool {
+        if self.is_used(page) {
             return false;
         }
         self.bits[(page / 64) as usize] |= 1 << (page % 64);
@@ -84,21 +97,20 @@ impl Space {
         true
     }
 
-    /// Marks all pages of an extent; false when one was in use already or is not on the device.
+    /// Marks all pages of an extent; false when one was in use already or is not where nodes and values are.
     pub(crate) fn set_all(&mut self, extent: Extent) -> bool {
-        let end = extent.page.saturating_add(extent.count.into());
-        let mut all = extent.page >= self.geometry.data_start() && end <= self.geometry.pages;
-        for page in extent.page..end.min(self.geometry.pages) {
-            all &= self.set(page);
+        let mut count = 0;
+        for page in self.data_pages(extent) {
+            count += u32::from(self.set(page));
         }
-        all
+        count == extent.count
     }
 
     pub(crate) fn release(&mut self, extents: &[Extent]) {
         for extent in extents {
             self.unlogged.remove(&extent.page);
-            for page in extent.page..extent.page.saturating_add(extent.count.into()).min(self.geometry.pages) {
-                if page >= self.geometry.data_start() && self.is_used(page) {
+            for page in self.data_pages(*extent) {
+                if self.is_used(page) {
                     self.bits[(page / 64) as usize] &= !(1 << (page % 64));
                     let group = self.touch(page);
                     self.groups[group] += 1;
@@ -144,11 +156,7 @@ impl Space {
     pub(crate) fn logged(&mut self, extents: &[Extent]) {
         for extent in extents {
             self.unlogged.remove(&extent.page);
-            for page in [extent.page, extent.page + u64::from(extent.count.saturating_sub(1))] {
-                if page < self.geometry.pages {
-                    self.touch(page);
-                }
-            }
+            self.touch_all(*extent);
         }
     }
 
@@ -181,15 +189,9 @@ impl Space {
 
     /// The pages of a copy of the map that must be written, as they are once `freed` is free, and the checksum of the whole copy.
     pub(crate) fn emit(&mut self, copy: usize, id: u64, freed: &[Extent]) -> (Vec<(u64, Vec<u8>)>, u64) {
-        let mut cleared: Vec<Extent> = freed.to_vec();
-        cleared.extend(self.unlogged.iter().map(|(&page, &count)| Extent { page, count }));
-        for extent in &cleared {
-            for page in [extent.page, extent.page + u64::from(extent.count.saturating_sub(1))] {
-                if page < self.geometry.pages {
-                    self.touch(page);
-                }
-            }
-        }
+        freed.iter().for_each(|extent| self.touch_all(*extent));
+        let unlogged = self.unlogged.iter().map(|(&page, &count)| Extent { page, count });
+        let cleared: Vec<Range<u64>> = freed.iter().copied().chain(unlogged).map(|extent| self.data_pages(extent)).collect();
         let mut pages = Vec::new();
         for group in 0..self.groups.len() {
             if core::mem::take(&mut self.stale[copy][group]) {
@@ -198,16 +200,10 @@ impl Space {
                 pages.push((self.geometry.map_start(copy) + group as u64, page));
             }
         }
-        for extent in &cleared {
-            if extent.page < self.geometry.pages {
-                self.touch(extent.page);
-                self.touch((extent.page + u64::from(extent.count.saturating_sub(1))).min(self.geometry.pages - 1));
-            }
-        }
         (pages, self.sum(copy, id))
     }
 
-    fn emit_group(&self, group: usize, id: u64, cleared: &[Extent]) -> Vec<u8> {
+    fn emit_group(&self, group: usize, id: u64, cleared: &[Range<u64>]) -> Vec<u8> {
         let (start, end) = (self.group_start(group), self.group_end(group));
         let mut bytes = vec![0; self.geometry.page];
         bytes[8..MAP_HEADER].copy_from_slice(&(group as u64).to_le_bytes());
@@ -215,8 +211,8 @@ impl Space {
         for (word, into) in words.iter().zip(bytes[MAP_HEADER..].chunks_exact_mut(8)) {
             into.copy_from_slice(&word.to_le_bytes());
         }
-        for extent in cleared {
-            for page in extent.page.max(start)..(extent.page + u64::from(extent.count)).min(end) {
+        for pages in cleared {
+            for page in pages.start.max(start)..pages.end.min(end) {
                 bytes[MAP_HEADER + ((page - start) / 8) as usize] &= !(1 << (page % 8));
             }
         }
@@ -230,12 +226,8 @@ impl Space {
         checksum(id, &sums)
     }
 
-    /// Takes over a page of the copy of the map that a checkpoint wrote; false when it is damaged.
-    pub(crate) fn read_group(&mut self, copy: usize, id: u64, group: usize, bytes: &[u8]) -> bool {
-        let sum = checksum(id, &bytes[8..]);
-        if u64_at(bytes, 0) != Some(sum) || u64_at(bytes, 8) != Some(group as u64) {
-            return false;
-        }
+    /// Takes over a page of a copy of the map; [`is_whole`](Self::is_whole) says whether it is the one that the checkpoint wrote.
+    pub(crate) fn read_group(&mut self, copy: usize, id: u64, group: usize, bytes: &[u8]) {
         let (start, end) = (self.group_start(group), self.group_end(group));
         let words = &mut self.bits[(start / 64) as usize..end.div_ceil(64) as usize];
         for (word, from) in words.iter_mut().zip(bytes[MAP_HEADER..].chunks_exact(8)) {
@@ -245,12 +237,11 @@ impl Space {
         let free = (end - start).saturating_sub(used);
         self.free = self.free - u64::from(self.groups[group]) + free;
         self.groups[group] = free as u32;
-        self.sums[copy][group] = sum;
+        self.sums[copy][group] = checksum(id, &bytes[8..]);
         self.stale[copy][group] = false;
-        true
     }
 
-    /// Whether the pages that were taken over belong together, and spare what the format itself needs.
+    /// Whether the pages that were taken over are those that the checkpoint wrote, and spare what the format itself needs.
     pub(crate) fn is_whole(&self, copy: usize, id: u64, expected: u64) -> bool {
         let tail = self.geometry.pages % 64;
         let tail_is_clear = tail == 0 || self.bits.last().is_none_or(|word| word >> tail == 0);
@@ -259,43 +250,4 @@ impl Space {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use fogbow_block::{BlockInfo, Durability};
-    use proptest::prelude::*;
-
-    proptest! {
-        /// No page is given out twice, all are given out, and the map on the device says the same.
-        #[test]
-        fn pages_are_taken_once(steps in prop::collection::vec((1_u32..20, any::<bool>()), 0..60)) {
-            let geometry = Geometry::of(BlockInfo { sector_size: 512, sectors: 1200 * 8, read_only: false, durability: Durability::Host }).unwrap();
-            let mut space = Space::new(geometry);
-            let mut taken: Vec<Vec<Extent>> = Vec::new();
-            for (count, release) in steps {
-                let free = space.free();
-                if release && !taken.is_empty() {
-                    space.release(&taken.swap_remove(count as usize % taken.len()));
-                } else if let Some(extents) = space.take(count) {
-                    prop_assert_eq!(extents.iter().map(|e| e.count).sum::<u32>(), count);
-                    for extent in extents.iter() {
-                        prop_assert!(!taken.iter().flatten().any(|t| t.page < extent.page + u64::from(extent.count) && extent.page < t.page + u64::from(t.count)));
-                        prop_assert!(extent.page >= geometry.data_start() && extent.page + u64::from(extent.count) <= geometry.pages);
-                    }
-                    taken.push(extents);
-                } else {
-                    prop_assert!(free < u64::from(count));
-                }
-            }
-            let freed = taken.pop().unwrap_or_default();
-            let (pages, sum) = space.emit(1, 5, &freed);
-            let mut other = Space::new(geometry);
-            for (at, page) in &pages {
-                prop_assert!(other.read_group(1, 5, (at - geometry.map_start(1)) as usize, page));
-            }
-            prop_assert!(other.is_whole(1, 5, sum));
-            space.release(&freed);
-            prop_assert_eq!(&space.bits, &other.bits);
-            prop_assert_eq!((space.free(), space.groups), (other.free(), other.groups));
-        }
-    }
-}
+mod tests;

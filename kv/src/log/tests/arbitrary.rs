@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 
-use super::super::entry::{Meta, Place, name_key};
+use super::super::entry::{Meta, Place, chunk_key, garbage_key, name_key};
 use super::super::layout::{Geometry, NodeRef, Superblock, checksum};
+use super::super::memtable::{Operations, Slot};
 use super::super::{node, record};
 use super::*;
+use crate::log::OpenError;
 
 /// Opens an image and does with it whatever can be done.
 async fn use_image(image: &[u8]) {
@@ -47,17 +49,17 @@ fn forged(fields: &[u64; 6], level: u16, root: &[(Vec<u8>, Vec<u8>)], payload: &
         generation: 4,
         root,
         level,
-        sequence: fields[2],
+        sequence: fields[2] >> 1,
         half: (fields[3] % 2) as usize,
         map_checksum: fields[3],
-        next_object: fields[4],
+        next_object: fields[4] >> 1,
         leaves: fields[5],
         branches: fields[1],
     };
     for place in Superblock::places(4) {
         superblock.emit(&mut image[place as usize * geometry.page..]);
     }
-    let record = record::encode(7, geometry.sector, fields[2], payload);
+    let record = record::encode(7, geometry.sector, superblock.sequence, payload);
     let start = geometry.half_start(superblock.half) as usize * geometry.page;
     let length = record.len().min(geometry.half_bytes());
     image[start..start + length].copy_from_slice(&record[..length]);
@@ -67,8 +69,8 @@ fn forged(fields: &[u64; 6], level: u16, root: &[(Vec<u8>, Vec<u8>)], payload: &
 fn entries() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
     let key = prop_oneof![
         "k[a-c]{0,3}".prop_map(String::into_bytes),
-        (any::<u8>(), 0_u8..3).prop_map(|(object, chunk)| super::super::entry::chunk_key(object.into(), chunk.into()).to_vec()),
-        any::<u8>().prop_map(|object| super::super::entry::garbage_key(object.into()).to_vec()),
+        (any::<u8>(), 0_u8..3).prop_map(|(object, chunk)| chunk_key(object.into(), chunk.into()).to_vec()),
+        any::<u8>().prop_map(|object| garbage_key(object.into()).to_vec()),
         prop::collection::vec(any::<u8>(), 0..30),
     ];
     let value = prop_oneof![
@@ -132,5 +134,64 @@ fn a_value_of_a_forged_size_is_an_error() {
         disk.write(0, &image).await.unwrap();
         let store = LogStore::open(disk, Config::default()).await.unwrap();
         assert!(matches!(store.get(key("a")).await, Err(crate::ReadError::Unavailable { .. })));
+    });
+}
+
+/// Opens an image with a tree of one value and this operation in the log.
+async fn open_with(key: &[u8], slot: Slot) -> Result<LogStore<Ram>, OpenError> {
+    let mut operations = Operations::default();
+    operations.push(key, slot);
+    let value = Meta { version: 1, modified: 2, place: Place::Inline(0) }.emit(&[]);
+    let disk = ram(256);
+    disk.write(0, &forged(&[0, 0, 2, 0, 18, 1], 0, &[(name_key("z"), value)], &operations.emit(), &[])).await.unwrap();
+    LogStore::open(disk, Config::default()).await
+}
+
+/// Versions and the numbers of objects are given once, whichever of them the log has: two values with one number would have each other's bytes.
+#[test]
+fn numbers_of_the_log_are_not_given_again() {
+    Simulation::new(1).block_on(async {
+        let meta = |version, place| Slot::Put(Meta { version, modified: 0, place }.emit(&[]).into());
+        for number in [1 << 40, u64::MAX - 1] {
+            let operations = [
+                (chunk_key(number, 0).to_vec(), Slot::Data([1].into())),
+                (chunk_key(number, 3).to_vec(), Slot::Deleted),
+                (garbage_key(number).to_vec(), Slot::Put([].into())),
+                (name_key("a"), meta(number, Place::Inline(0))),
+                (name_key("a"), meta(1, Place::Object { object: number, size: 0 })),
+            ];
+            for (key, slot) in operations {
+                let store = open_with(&key, slot).await.unwrap();
+                assert!(store.0.state().take_number() > number, "{key:?}");
+                // There are no more, but it goes on.
+                for name in ["b", "c"] {
+                    store.set(super::key(name), &[1; 2000]).await.unwrap();
+                }
+                store.checkpoint().await.unwrap();
+            }
+        }
+    });
+}
+
+/// What the tree could not take is refused when the log is read, not when the tree is written.
+#[test]
+fn records_with_what_no_node_can_take_are_refused() {
+    Simulation::new(1).block_on(async {
+        for (key, slot, is_possible) in [
+            (name_key("a"), Slot::Put(alloc::vec![0; 1300].into()), true),
+            (name_key("a"), Slot::Put(alloc::vec![0; 1400].into()), false),
+            (name_key("a"), Slot::Put(alloc::vec![0; 6000].into()), false),
+            (alloc::vec![b'k'; 5000], Slot::Put([].into()), false),
+            (alloc::vec![b'k'; 5000], Slot::Deleted, false),
+            (name_key("a"), Slot::Data([1].into()), false),
+            (chunk_key(1, 0).to_vec(), Slot::Data(alloc::vec![0; 6000].into()), true),
+        ] {
+            let result = open_with(&key, slot).await;
+            match &result {
+                Ok(store) => store.checkpoint().await.unwrap(),
+                Err(error) => assert_eq!(error, &OpenError::Log { sequence: 1 }),
+            }
+            assert_eq!(result.is_ok(), is_possible, "a key of {} bytes", key.len());
+        }
     });
 }

@@ -111,6 +111,8 @@ fn entries_that_make_no_sense() {
         let orphan = forge.chunk(5, 0, b"two");
         only(&forge.leaf(&[inline("a"), orphan]).await, "object 5: no key leads to its 1 chunks");
         only(&Forge::new().leaf(&[large("a", 5, 1), (garbage_key(5).to_vec(), Vec::new())]).await, "'a': its value counts as garbage");
+        let report = Forge::new().leaf(&[large("a", 5, u64::MAX), large("b", 6, u64::MAX)]).await;
+        assert_eq!((report.value_bytes, report.values), (u64::MAX, 2));
         let many: Vec<Entry> = (0..110).map(|number| inline(&format!("{number:03}//"))).collect();
         let report = Forge::new().leaf(&many[..]).await;
         assert_eq!((report.problem_count, report.problems.len()), (110, 100), "the first hundred are described");
@@ -157,6 +159,7 @@ fn nodes_that_are_damaged_or_not_where_they_belong() {
         only(&report(&|forge| forge.node(0, &[inline("b"), inline("n")])).await, "a leaf has keys that belong elsewhere");
         let other = report(&|forge| forge.node(3, &[child("m", NodeRef { page: 1, checksum: 0 })])).await;
         only(&other, "it has another level than it should; keys from 'm' to the last cannot be found");
+        assert!(other.read_only.unwrap().contains("the free-space map and the tree are damaged"));
         let damaged = report(&|forge| NodeRef { checksum: 1, ..forge.node(0, &[inline("m")]) }).await;
         only(&damaged, "is damaged; keys from 'm' to the last cannot be found");
         let elsewhere = report(&|forge| NodeRef { page: forge.geometry.pages, checksum: 1 }).await;
@@ -172,6 +175,49 @@ fn nodes_that_are_damaged_or_not_where_they_belong() {
         assert_eq!(report.problem_count, 4, "{report:?}");
         assert!(report.read_only.unwrap().contains("the free-space map and the tree are damaged"));
         assert!(matches!(store.set(key("a"), b"2").await, Err(WriteError::Unavailable { .. })), "what is free is not known");
+    });
+}
+
+/// Branches whose children are all one: there are more ways through such a tree than anybody could go.
+#[test]
+fn a_tree_of_few_nodes_and_endless_ways_is_checked_once() {
+    Simulation::new(1).block_on(async {
+        let mut forge = Forge::new();
+        let mut below = forge.node(0, &[inline("a")]);
+        for level in 1..=10 {
+            let children: Vec<Entry> = (0..100).map(|number| child(&format!("{number:02}"), below)).collect();
+            below = forge.node(level, &children);
+        }
+        let (report, store) = forge.check(below, 10).await;
+        assert!(report.problems[1].contains("a node shares them with something else"), "{report:?}");
+        assert!(report.nodes <= 10 * 100 + 1, "{} nodes", report.nodes);
+        assert!(matches!(store.set(key("a"), b"2").await, Err(WriteError::Unavailable { .. })), "what is free is not known");
+    });
+}
+
+/// Parts of a value that claim what is the store's own, or no device's: they are nobody's to give back.
+#[test]
+fn what_a_forged_value_does_not_have_is_not_given_away() {
+    Simulation::new(1).block_on(async {
+        let mut forge = Forge::new();
+        let mut entries = alloc::vec![large("a", 5, 300_000), inline("b")];
+        for (number, page) in [0, forge.geometry.data_start() - 3, forge.geometry.pages - 2, u64::MAX - 3].into_iter().enumerate() {
+            let key = chunk_key(5, number as u64).to_vec();
+            entries.push((key.clone(), Chunk::new(&key, &[0; 9], alloc::vec![Extent { page, count: 8 }]).emit()));
+        }
+        entries.sort();
+        let root = forge.node(0, &entries);
+        let (_, store) = forge.check(root, 0).await;
+        store.remove(key("a")).await.unwrap();
+        for round in 0..200_u8 {
+            store.set(key("c"), &[round; 5000]).await.unwrap();
+            store.checkpoint().await.unwrap();
+        }
+        let disk = store.0.device.snapshot();
+        for store in [store, LogStore::open(disk, Config::default()).await.unwrap()] {
+            assert_eq!(contents(&store).await, [("b".into(), b"1".to_vec()), ("c".into(), alloc::vec![199; 5000])].into());
+            assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
+        }
     });
 }
 

@@ -169,6 +169,7 @@ fn dropped_calls_do_no_harm() {
         let found = contents(&store).await;
         let store = LogStore::open(disk, Config::default()).await.unwrap();
         assert_eq!(contents(&store).await, found);
+        assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
         for value in found.values() {
             assert!(value.len() == 8 || value.iter().all(|byte| *byte == value[0]));
         }
@@ -242,8 +243,15 @@ fn what_cannot_be_opened_is_said() {
     Simulation::new(1).block_on(async {
         let open = async |disk: Ram| LogStore::open(disk, Config::default()).await.map(drop);
         assert_eq!(open(ram(1024)).await, Err(OpenError::Format(FormatError::NotAStore)));
-        let small = LogStore::format(ram(100), Config::default()).await.map(drop);
-        assert!(matches!(small, Err(OpenError::Format(FormatError::TooSmall { .. }))));
+        for sectors in [0, 1, 31, 200] {
+            let small = || Ram::new("ram", SECTOR, sectors).unwrap();
+            let expected = Err(OpenError::Format(FormatError::TooSmall { least: 256 << 10, bytes: sectors * 512 }));
+            assert_eq!(open(small()).await, expected);
+            assert_eq!(LogStore::format(small(), Config::default()).await.map(drop), expected);
+            assert_eq!(LogStore::open_or_format(small(), Config::default()).await.map(drop), expected);
+        }
+        let large_sectors = Ram::new("ram", 65536, 1000).unwrap();
+        assert_eq!(open(large_sectors).await, Err(OpenError::Format(FormatError::SectorSize(65536))));
         let disk = Rc::new(ram(1024));
         drop(LogStore::format(Rc::clone(&disk), Config::default()).await.unwrap());
         // A version that is to come.

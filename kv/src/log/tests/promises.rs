@@ -24,6 +24,22 @@ fn names_are_listed_in_the_order_of_their_bytes_from_log_and_tree_alike() {
     });
 }
 
+/// Keys that come in their order leave full leaves behind them: no more pages than their bytes take.
+#[test]
+fn what_is_set_in_order_fills_its_pages() {
+    Simulation::new(1).block_on(async {
+        let store = LogStore::format(ram(16 << 10), Config::default()).await.unwrap();
+        for number in 0..8000 {
+            store.set(key(&format!("{number:06}")), &[1; 100]).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        let report = store.check(|_, _| {}).await;
+        let bytes = 8000 * (2 + 4 + 7 + 17 + 100);
+        let filled = bytes * 100 / (report.nodes * 4096);
+        assert!(filled >= 90, "{filled} % of {} nodes", report.nodes);
+    });
+}
+
 #[test]
 fn a_stream_of_a_value_that_is_replaced_says_so() {
     Simulation::new(1).block_on(async {
