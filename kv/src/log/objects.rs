@@ -185,7 +185,7 @@ impl<B: Block> Inner<B> {
     pub(crate) async fn reclaim(&self, stage: &Guard<'_, ()>) -> Result<(), Fault> {
         loop {
             let mut transaction = Transaction::new(self);
-            self.sweep(&mut transaction, self.geometry.max_entries() / 2).await?;
+            self.sweep(&mut transaction, self.geometry.max_entries() / 2).await;
             let is_swept = transaction.operations.list.is_empty();
             if !is_swept {
                 let number = self.stage(transaction).await?;
@@ -206,18 +206,34 @@ impl<B: Block> Inner<B> {
     }
 
     /// Adds to a transaction the taking apart of some garbage.
-    pub(crate) async fn sweep_some(&self, transaction: &mut Transaction<'_, B>) -> Result<(), Fault> {
+    pub(crate) async fn sweep_some(&self, transaction: &mut Transaction<'_, B>) {
         let few = transaction.operations.list.len() + 2 * SWEEP < self.geometry.max_entries()
             && transaction.operations.size < self.max_record() / 2;
-        if few { self.sweep(transaction, SWEEP).await } else { Ok(()) }
+        if few {
+            self.sweep(transaction, SWEEP).await;
+        }
     }
 
-    async fn sweep(&self, transaction: &mut Transaction<'_, B>, limit: usize) -> Result<(), Fault> {
-        let object = {
-            let state = self.state.borrow();
-            state.garbage.iter().find(|object| !state.growing.contains(object)).copied()
-        };
-        let Some(object) = object else { return Ok(()) };
+    async fn sweep(&self, transaction: &mut Transaction<'_, B>, limit: usize) {
+        let before = transaction.operations.list.len();
+        loop {
+            let object = {
+                let state = self.state.borrow();
+                state.garbage.iter().find(|object| !state.growing.contains(object)).copied()
+            };
+            let Some(object) = object else { return };
+            let result = self.take_apart(object, transaction, limit).await;
+            if result.is_err() {
+                // What cannot be read keeps the space that it takes; nobody is kept from writing by it.
+                self.state().garbage.remove(&object);
+            }
+            if result.is_ok() || transaction.operations.list.len() > before {
+                return;
+            }
+        }
+    }
+
+    async fn take_apart(&self, object: u64, transaction: &mut Transaction<'_, B>, limit: usize) -> Result<(), Fault> {
         let layers = Layers { own: None, staged: true };
         if self.find(&garbage_key(object), layers).await?.is_none() {
             // It is about to become a value, or to be gone.

@@ -28,7 +28,7 @@ impl<B: Block> LogStore<B> {
         transaction.check_size(key)?;
         let failed = |fault: super::Fault| fault.write(key);
         if !transaction.operations.list.is_empty() {
-            self.0.sweep_some(&mut transaction).await.map_err(failed)?;
+            self.0.sweep_some(&mut transaction).await;
             self.0.make_room(&transaction, is_removal, &stage).await.map_err(failed)?;
         }
         self.0.submit(stage, transaction).await.map_err(failed)

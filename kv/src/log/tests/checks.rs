@@ -195,6 +195,34 @@ fn a_tree_of_few_nodes_and_endless_ways_is_checked_once() {
     });
 }
 
+/// Keys in a leaf where nobody looks for them could be removed again and again.
+#[test]
+fn keys_that_are_not_in_their_place_are_an_error_and_no_endless_work() {
+    Simulation::new(1).block_on(async {
+        let mut forge = Forge::new();
+        let first = forge.node(0, &[(garbage_key(9).to_vec(), Vec::new()), inline("a")]);
+        let names: Vec<Entry> = (0..60).map(|number| inline(&format!("b-{number:02}"))).collect();
+        let second = forge.node(0, &names);
+        let chunks: Vec<Entry> = (0..40).map(|number| (chunk_key(9, number).to_vec(), alloc::vec![0; 12])).collect();
+        let third = forge.node(0, &chunks);
+        let root = forge.node(1, &[child("a", first), child("z", second), (b"p".to_vec(), third.emit().to_vec())]);
+        let (report, store) = forge.check(root, 1).await;
+        assert!(report.problems[0].contains("a leaf has keys that belong elsewhere"), "{report:?}");
+        assert!(matches!(store.list(Key::ROOT).await, Err(crate::ReadError::Unavailable { .. })));
+        assert!(matches!(store.remove(Key::ROOT).await, Err(WriteError::Unavailable { .. })));
+        assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
+        // As much as there is room for, and until everything is taken apart that can be.
+        let mut count = 0;
+        while store.set(key(&format!("a-{count}")), &[1; 900]).await.is_ok() {
+            count += 1;
+        }
+        assert!(count > 10);
+        for number in 0..count {
+            store.remove(key(&format!("a-{number}"))).await.unwrap();
+        }
+    });
+}
+
 /// Parts of a value that claim what is the store's own, or no device's: they are nobody's to give back.
 #[test]
 fn what_a_forged_value_does_not_have_is_not_given_away() {

@@ -87,6 +87,33 @@ fn no_damaged_sector_of_10000_reads_as_wrong_data() {
     });
 }
 
+/// Where the parts of a removed value are listed, damage keeps the space that they take: nobody is kept from writing.
+#[test]
+fn damage_to_what_was_removed_is_nobodys_harm() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(8 << 10), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        for number in 0..40 {
+            store.set(key(&format!("key-{number}")), &[1; 900]).await.unwrap();
+        }
+        store.set(key("large"), &alloc::vec![2; 2 << 20]).await.unwrap();
+        store.remove(key("large")).await.unwrap();
+        store.checkpoint().await.unwrap();
+        let superblock = store.0.state.borrow().superblock;
+        let root = store.0.node(superblock.root.unwrap(), superblock.level).await.unwrap();
+        assert_eq!(root.level, 1);
+        disk.damage(root.child(root.count - 1).page * store.0.sectors(), 0, &[0xff; SECTOR]);
+        let store = LogStore::open(disk, Config::default()).await.unwrap();
+        for round in 0..300 {
+            store.set(key("key-7"), &[round as u8; 900]).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        store.remove(key("key-8")).await.unwrap();
+        assert_eq!(store.get(key("key-7")).await.unwrap().as_ref(), [299_u16 as u8; 900]);
+        assert!(!store.check(|_, _| {}).await.problems.is_empty());
+    });
+}
+
 /// Each sector of the superblocks, the log and the map, one after the other: nothing is lost at all.
 #[test]
 fn superblocks_log_and_map_survive_damage() {
