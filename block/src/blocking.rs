@@ -6,8 +6,9 @@
 //! operation must depend on nothing but what it reads, and have no effects but what it writes; nothing blocks, on any device.
 //!
 //! Limits: an operation that needs n fetches is run n + 1 times (what is fetched grows from 8 to 256 sectors at a time, and stays for later
-//! operations); all that one operation reads and writes must fit into the memory that it may take, or it ends with [`Cause::NoMemory`]. Its writes go
-//! to the device in the order of sectors: a power cut in between leaves some of them. Whatever else writes to the device is not seen.
+//! operations until one needs its place); all that one operation reads and writes must fit into the memory that there is, or it ends with
+//! [`Cause::NoMemory`]. Its writes go to the device in the order of sectors: a power cut in between leaves some of them. Whatever else writes to the
+//! device is not seen.
 
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -34,7 +35,7 @@ type Sectors = BTreeMap<u64, Vec<u8>>;
 pub struct Blocking<B> {
     device: B,
     kept: Lock<Sectors>,
-    /// The most sectors that an operation may read and write.
+    /// The most sectors in memory: those that are kept, and those that an operation writes.
     limit: usize,
 }
 
@@ -44,7 +45,10 @@ pub struct Attempt<'a> {
     info: BlockInfo,
     kept: &'a Sectors,
     changed: RefCell<Sectors>,
-    missing: Cell<Option<(u64, u64)>>,
+    /// The most sectors that it may change.
+    room: usize,
+    /// What stands in its way: the operation, its first sector that is missing or has no room, and how many it asked for from there on.
+    obstacle: Cell<Option<(Operation, u64, u64)>>,
     /// Sectors that it may still read.
     reads: Cell<u64>,
 }
@@ -54,6 +58,8 @@ pub struct Attempt<'a> {
 pub enum Interruption {
     /// A sector is not in memory yet: the operation ends, and is run again when it is.
     Missing,
+    /// What is written does not fit into memory: the operation ends, and is run again if there was something else in memory.
+    NoMemory,
     /// The sectors do not lie on the device, or the buffer is not of whole sectors.
     OutOfRange,
     /// The device cannot be written.
@@ -66,6 +72,7 @@ impl fmt::Display for Interruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "a sector has to be fetched first",
+            Self::NoMemory => "there is no memory for what is written",
             Self::OutOfRange => "the range is not of whole sectors of the device",
             Self::ReadOnly => "the device is read-only",
             Self::Endless => "what is stored leads in circles",
@@ -76,7 +83,7 @@ impl fmt::Display for Interruption {
 impl core::error::Error for Interruption {}
 
 impl<B: Block> Blocking<B> {
-    /// Operations on `device`, each of which may take `memory` bytes for sectors; as much is kept between them.
+    /// Operations on `device`, with `memory` bytes for sectors: each may take all of it, and what it leaves is for those that others have read.
     #[must_use]
     pub fn new(device: B, memory: usize) -> Self {
         let limit = memory / device.info().sector_size;
@@ -94,40 +101,55 @@ impl<B: Block> Blocking<B> {
     /// [`BlockError`], of the device. The inner error is the operation's own.
     pub async fn run<T, E>(&self, mut operation: impl FnMut(&Attempt<'_>) -> Result<T, E>) -> Result<Result<T, E>, BlockError> {
         let mut kept = self.kept.lock().await;
-        if kept.len() > self.limit / 2 {
-            kept.clear();
-        }
-        let mut ahead = AHEAD.start;
+        let (mut ahead, mut furthest) = (AHEAD.start, AHEAD.end);
+        // Whether an operation has room for its sectors must depend neither on what others have left nor on what is fetched ahead: where it has none, it
+        // begins again without the one, and then without the other.
+        let mut fallbacks = [AHEAD.end, 0].into_iter().skip(usize::from(kept.is_empty()));
         loop {
-            let reads = Cell::new(READS_PER_SECTOR * self.limit as u64);
-            let attempt = Attempt { info: self.device.info(), kept: &kept, changed: RefCell::default(), missing: Cell::new(None), reads };
+            let attempt = Attempt::new(self.device.info(), &kept, self.limit);
             let result = operation(&attempt);
-            let (missing, changed) = (attempt.missing.get(), attempt.changed.into_inner());
-            if let Some((sector, count)) = missing {
-                self.fetch(&mut kept, sector, count.max(ahead), changed.len()).await?;
-                ahead = (ahead * 2).min(AHEAD.end);
-                continue;
+            let Attempt { obstacle, changed, .. } = attempt;
+            let (obstacle, changed) = (obstacle.get(), changed.into_inner());
+            let step = match obstacle {
+                Some((Operation::Read, sector, count)) => self.fetch(&mut kept, sector, count, ahead, changed.len()).await,
+                Some((_, sector, count)) => Err(self.no_memory(Operation::Write, sector, count)),
+                None => {
+                    if result.is_ok() && !changed.is_empty() {
+                        self.commit(&mut kept, changed).await?;
+                    }
+                    return Ok(result);
+                }
+            };
+            match step {
+                Ok(()) => ahead = (ahead * 2).min(furthest),
+                Err(error) if error.cause == Cause::NoMemory => {
+                    furthest = fallbacks.next().ok_or(error)?;
+                    ahead = AHEAD.start.min(furthest);
+                    kept.clear();
+                }
+                Err(error) => return Err(error),
             }
-            if result.is_ok() && !changed.is_empty() {
-                self.commit(&mut kept, changed).await?;
-            }
-            return Ok(result);
         }
     }
 
-    /// Reads `count` sectors, fewer where the device ends or one is there already.
-    async fn fetch(&self, kept: &mut Sectors, sector: u64, count: u64, changed: usize) -> Result<(), BlockError> {
+    /// Reads `count` sectors, up to `ahead` if there is room; fewer where the device ends or one is there already.
+    async fn fetch(&self, kept: &mut Sectors, sector: u64, count: u64, ahead: u64, changed: usize) -> Result<(), BlockError> {
         let BlockInfo { sector_size, sectors, .. } = self.device.info();
         let next = kept.range(sector..).next().map_or(sectors, |(next, _)| *next);
-        let count = count.min(next - sector);
-        let length = count * sector_size as u64;
-        if kept.len().saturating_add(changed).saturating_add(count as usize) > self.limit {
-            return Err(Cause::NoMemory.of(&self.device, Operation::Read, sector, length));
+        let room = self.limit.saturating_sub(kept.len()).saturating_sub(changed) as u64;
+        let needed = count.min(next - sector);
+        if needed > room {
+            return Err(self.no_memory(Operation::Read, sector, needed));
         }
-        let mut data = vec![0; length as usize];
+        let count = count.max(ahead).min(next - sector).min(room);
+        let mut data = vec![0; count as usize * sector_size];
         self.device.read(sector, &mut data).await?;
         kept.extend((sector..).zip(data.chunks_exact(sector_size).map(<[u8]>::to_vec)));
         Ok(())
+    }
+
+    fn no_memory(&self, operation: Operation, sector: u64, count: u64) -> BlockError {
+        Cause::NoMemory.of(&self.device, operation, sector, count * self.device.info().sector_size as u64)
     }
 
     /// Writes sectors, those that follow each other together, and flushes.
@@ -150,7 +172,18 @@ impl<B: Block> Blocking<B> {
     }
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    fn new(info: BlockInfo, kept: &'a Sectors, limit: usize) -> Self {
+        Self {
+            info,
+            kept,
+            changed: RefCell::default(),
+            room: limit.saturating_sub(kept.len()),
+            obstacle: Cell::new(None),
+            reads: Cell::new(READS_PER_SECTOR * limit as u64),
+        }
+    }
+
     /// The device's limits.
     #[must_use]
     pub const fn info(&self) -> BlockInfo {
@@ -169,10 +202,7 @@ impl Attempt<'_> {
             match changed.get(&at).or_else(|| self.kept.get(&at)) {
                 Some(data) => piece.copy_from_slice(data),
                 None => {
-                    // Only the first counts: what follows it may follow from an error.
-                    if self.missing.get().is_none() {
-                        self.missing.set(Some((at, sector + count - at)));
-                    }
+                    self.stop(Operation::Read, at, sector + count - at);
                     return Err(Interruption::Missing);
                 }
             }
@@ -185,12 +215,26 @@ impl Attempt<'_> {
     /// # Errors
     /// [`Interruption`].
     pub fn write(&self, sector: u64, data: &[u8]) -> Result<(), Interruption> {
-        self.check(sector, data.len())?;
+        let count = self.check(sector, data.len())?;
         if self.info.read_only {
             return Err(Interruption::ReadOnly);
         }
-        self.changed.borrow_mut().extend((sector..).zip(data.chunks_exact(self.info.sector_size).map(<[u8]>::to_vec)));
+        let mut changed = self.changed.borrow_mut();
+        for (at, piece) in (sector..).zip(data.chunks_exact(self.info.sector_size)) {
+            if changed.len() >= self.room && !changed.contains_key(&at) {
+                self.stop(Operation::Write, at, sector + count - at);
+                return Err(Interruption::NoMemory);
+            }
+            changed.insert(at, piece.to_vec());
+        }
         Ok(())
+    }
+
+    /// Notes what stands in the way. Only the first counts: what follows it may follow from an error.
+    fn stop(&self, operation: Operation, sector: u64, count: u64) {
+        if self.obstacle.get().is_none() {
+            self.obstacle.set(Some((operation, sector, count)));
+        }
     }
 
     fn check(&self, sector: u64, length: usize) -> Result<u64, Interruption> {
@@ -253,6 +297,57 @@ mod tests {
             let before = disk.counts().writes;
             assert_eq!(blocking.run(twice).await.unwrap(), Err(Interruption::ReadOnly));
             assert_eq!(disk.counts().writes, before);
+        });
+    }
+
+    /// An operation of which one sector more would not fit is made all the same, whatever others have left in memory and however it goes about.
+    #[test]
+    fn an_operation_has_all_the_memory_and_no_more() {
+        Simulation::new(1).block_on(async {
+            let disk = FaultDisk::new(Ram::new("disk", 512, 500).unwrap(), 1);
+            let blocking = Blocking::new(disk.clone(), 512 * 100);
+            let write = |attempt: &Attempt<'_>, count: u64| attempt.write(1, &vec![7; 512 * count as usize]);
+            assert_eq!(blocking.run(|attempt| add(attempt, 200..250)).await.unwrap(), Ok(50), "50 that are kept, and as many that are written");
+            let apart = |attempt: &Attempt<'_>| {
+                let sectors = (0..500).step_by(10);
+                sectors.clone().try_for_each(|at| add(attempt, at..at + 1).map(drop)).map(|()| sectors.count())
+            };
+            assert_eq!(blocking.run(apart).await.unwrap(), Ok(50));
+            let before = disk.counts();
+            let error = blocking.run(|attempt| write(attempt, 101)).await.unwrap_err();
+            assert_eq!((error.cause, error.operation, error.sector, error.length), (Cause::NoMemory, Operation::Write, 101, 512));
+            let rewriting = blocking.run(|attempt| write(attempt, 99).and_then(|()| write(attempt, 100)).and_then(|()| write(attempt, 99)));
+            assert_eq!(rewriting.await.unwrap(), Ok(()));
+            let error = blocking.run(|attempt| add(attempt, 300..351)).await.unwrap_err();
+            assert_eq!((error.cause, error.operation, error.sector), (Cause::NoMemory, Operation::Read, 350));
+            let error = blocking.run(|attempt| write(attempt, 98).and_then(|()| attempt.read(110, &mut [0; 3 * 512]))).await.unwrap_err();
+            assert_eq!((error.cause, error.operation, error.sector, error.length), (Cause::NoMemory, Operation::Read, 110, 3 * 512));
+            assert_eq!(disk.counts().sectors_written - before.sectors_written, 100, "of the one that fitted");
+        });
+    }
+
+    #[test]
+    fn only_what_is_missing_is_fetched_whatever_follows_from_an_error() {
+        Simulation::new(1).block_on(async {
+            let disk = FaultDisk::new(Ram::new("disk", 512, 500).unwrap(), 1);
+            let blocking = Blocking::new(disk.clone(), 512 * 100);
+            blocking.run(|attempt| attempt.read(104, &mut [0; 512])).await.unwrap().unwrap();
+            assert_eq!(disk.counts().sectors_read, 8);
+            blocking.run(|attempt| attempt.read(103, &mut [0; 4 * 512])).await.unwrap().unwrap();
+            assert_eq!(disk.counts().sectors_read, 9, "those behind it are there");
+            let careless = |attempt: &Attempt<'_>| {
+                let mut found = [0; 512];
+                // An error taken for a sector of zeros.
+                let _ = attempt.read(300, &mut found);
+                if found[0] == 0 {
+                    let _ = attempt.read(400, &mut found);
+                }
+                Ok::<_, Interruption>(found[0])
+            };
+            disk.write(300, &[9; 512]).await.unwrap();
+            let reads = disk.counts().reads;
+            assert_eq!(blocking.run(careless).await.unwrap(), Ok(9));
+            assert_eq!(disk.counts().reads - reads, 1);
         });
     }
 

@@ -231,7 +231,7 @@ impl<B: Block> Block for Cache<B> {
 mod tests {
     use super::*;
     use crate::fault::{Fault, FaultDisk, Survivors};
-    use crate::{Operation, Ram};
+    use crate::{Cause, Operation, Ram};
     use fogbow::simulation::Simulation;
     use proptest::prelude::*;
     use std::vec;
@@ -239,6 +239,12 @@ mod tests {
 
     fn disk(sectors: u64) -> FaultDisk {
         FaultDisk::new(Ram::new("disk", 512, sectors).unwrap(), 5)
+    }
+
+    async fn first_byte(disk: &FaultDisk, sector: u64) -> u8 {
+        let mut data = [0; 512];
+        disk.read(sector, &mut data).await.unwrap();
+        data[0]
     }
 
     #[test]
@@ -274,8 +280,12 @@ mod tests {
             cache.read(0, &mut [0; 17 * 512]).await.unwrap();
             assert_eq!(cache.state.lock().await.sectors.len(), 0);
             assert!(cache.read(4999, &mut [0; 2 * 512]).await.is_err() && cache.write(4999, &[0; 2 * 512]).await.is_err());
-            assert!(cache.discard(4999, 2).await.is_err());
+            assert_eq!(cache.read(0, &mut [0; 100]).await.unwrap_err().cause, Cause::NotWholeSectors { sector_size: 512 });
             assert_eq!(cache.state.lock().await.sectors.len(), 0, "what is refused leaves nothing");
+            cache.write(4999, &[4; 512]).await.unwrap();
+            assert!(cache.discard(4999, 2).await.is_err() && cache.discard(1, u64::MAX).await.is_err());
+            cache.flush().await.unwrap();
+            assert_eq!(first_byte(&disk, 4999).await, 4, "what is refused changes nothing");
             cache.discard(3, 2).await.unwrap();
             assert_eq!(disk.counts().discards, 1);
             // What is clean is not written again with its neighbour.
@@ -305,9 +315,7 @@ mod tests {
             disk.fail(Operation::Write, 1, Fault::Error);
             assert!(cache.flush().await.is_err());
             cache.flush().await.unwrap();
-            let mut back = [0; 512];
-            disk.read(5, &mut back).await.unwrap();
-            assert_eq!(back[0], 1);
+            assert_eq!(first_byte(&disk, 5).await, 1);
         });
     }
 

@@ -75,6 +75,8 @@ pub enum Survivors {
 pub struct Counts {
     /// Reads.
     pub reads: u64,
+    /// Sectors read by them.
+    pub sectors_read: u64,
     /// Writes.
     pub writes: u64,
     /// Sectors written by them.
@@ -312,7 +314,8 @@ impl Block for FaultDisk {
         let length = check::read(self, sector, into)?;
         let fault = self.begin(Operation::Read, sector, length).await?;
         let start = if fault == Some(Fault::Misdirected) { self.elsewhere(sector, length) } else { sector };
-        let state = self.0.state.borrow();
+        let mut state = self.0.state.borrow_mut();
+        state.counts.sectors_read += length / self.info().sector_size as u64;
         let pieces = into.iter_mut().flat_map(|buffer| buffer.chunks_exact_mut(self.info().sector_size));
         (start..).zip(pieces).for_each(|(at, piece)| state.read(&self.0.medium, at, piece));
         Ok(())

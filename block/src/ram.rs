@@ -212,26 +212,36 @@ mod tests {
     }
 
     proptest! {
-        /// A disk keeps what was written, a snapshot what had been written when it was taken.
+        /// A disk keeps what was written and not discarded, a snapshot what had been written when it was taken.
         #[test]
-        fn keeps_what_is_written(writes in proptest::collection::vec((0_u64..40, 0_usize..20, any::<u8>()), 0..30), snapshot_at in 0_usize..30) {
+        fn keeps_what_is_written(
+            requests in proptest::collection::vec((0_u64..40, 0_usize..20, proptest::option::weighted(0.8, any::<u8>())), 0..30),
+            snapshot_at in 0_usize..30,
+        ) {
             Simulation::new(1).block_on(async move {
                 let disk = Ram::new("scratch", 512, 60).unwrap();
-                let mut model = vec![0; 60 * 512];
+                // What each sector holds; a discarded one anything.
+                let mut model = vec![Some(0); 60];
                 let mut kept = None;
-                for (index, (sector, count, value)) in writes.iter().enumerate() {
+                for (index, &(sector, count, value)) in requests.iter().enumerate() {
                     if index == snapshot_at {
                         kept = Some((disk.snapshot(), model.clone()));
                     }
-                    let data = vec![*value; count * 512];
+                    model[sector as usize..][..count].fill(value);
+                    let Some(value) = value else {
+                        disk.discard(sector, count as u64).await.unwrap();
+                        continue;
+                    };
+                    let data = vec![value; count * 512];
                     let (first, second) = data.split_at(count / 2 * 512);
-                    disk.write_vectored(*sector, &[first, second]).await.unwrap();
-                    model[*sector as usize * 512..][..data.len()].copy_from_slice(&data);
+                    disk.write_vectored(sector, &[first, second]).await.unwrap();
                 }
                 for (disk, model) in [(disk, model)].into_iter().chain(kept) {
                     let (mut first, mut second) = (vec![9; 7 * 512], vec![9; 53 * 512]);
                     disk.read_vectored(0, &mut [&mut first, &mut second]).await.unwrap();
-                    assert!([first, second].concat() == model);
+                    for (sector, (data, value)) in [first, second].concat().chunks(512).zip(model).enumerate() {
+                        assert!(value.is_none_or(|value| data == [value; 512]), "sector {sector}");
+                    }
                 }
             });
         }

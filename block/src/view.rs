@@ -130,14 +130,14 @@ mod tests {
         Simulation::new(1).block_on(async {
             let disk = crate::fault::FaultDisk::new(Ram::new("disk", 512, 10).unwrap(), 1);
             let view = View::new(disk.clone(), "part", 2..5).unwrap();
-            view.write(0, &[7; 3 * 512]).await.unwrap();
+            view.write_vectored(0, &[&[7; 512], &[8; 512], &[9; 512]]).await.unwrap();
             view.discard(1, 1).await.unwrap();
             let mut all = [0; 10 * 512];
             disk.read(0, &mut all).await.unwrap();
-            assert_eq!([1, 2, 3, 4, 5].map(|sector| all[sector * 512]), [0, 7, 0xd1, 7, 0]);
+            assert_eq!([1, 2, 3, 4, 5].map(|sector| all[sector * 512]), [0, 7, 0xd1, 9, 0]);
             let mut sector = [0; 512];
             view.read(2, &mut sector).await.unwrap();
-            assert_eq!(sector, [7; 512]);
+            assert_eq!(sector, [9; 512]);
             let error = view.read(2, &mut [0; 2 * 512]).await.unwrap_err();
             assert_eq!((error.device.as_str(), error.cause), ("part", Cause::OutOfRange { sectors: 3 }));
             assert_eq!(disk.write_zeroes(9, u64::MAX).await.unwrap_err().cause, Cause::OutOfRange { sectors: 10 });

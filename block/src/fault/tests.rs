@@ -49,6 +49,7 @@ fn a_power_cut_reorders_loses_and_tears() {
         }
         assert!(seen.contains(&(0, 0, 3, 3)), "a later write alone");
         assert!(seen.contains(&(1, 1, 0, 0)), "an overwrite lost or overtaken");
+        assert!(seen.iter().any(|(first, last, ..)| (*first, *last) == (1, 2)), "an overwrite overtaken: the former came last, and torn");
         assert!(seen.iter().any(|(first, last, ..)| first != last), "a torn sector");
     });
 }

@@ -87,24 +87,33 @@ fn a_gpt_is_read_and_its_second_copy_when_the_first_is_damaged() {
     });
 }
 
-/// What a table says of its size is believed as far as memory goes.
+/// Overwrites a part of both headers and makes their checksums right again.
+fn forged(offset: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut image = gpt();
+    for at in [512, 255 * 512] {
+        let header = &mut image[at..at + 92];
+        header[offset..offset + bytes.len()].copy_from_slice(bytes);
+        header[16..20].fill(0);
+        let sum = header.iter().fold(u32::MAX, |sum, byte| {
+            (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 })
+        });
+        header[16..20].copy_from_slice(&(!sum).to_le_bytes());
+    }
+    image
+}
+
+/// What a table says of its size is believed as far as memory goes; what is no table has another signature.
 #[test]
-fn a_gpt_with_too_many_entries_is_refused() {
+fn forged_headers_are_refused() {
     Simulation::new(1).block_on(async {
-        let mut image = gpt();
-        for at in [512, 255 * 512] {
-            image[at + 80..at + 84].copy_from_slice(&u32::MAX.to_le_bytes()[..]);
-            image[at + 83] = 0;
-            let mut header = [0; 92];
-            header.copy_from_slice(&image[at..at + 92]);
-            header[16..20].fill(0);
-            let sum = header.iter().fold(u32::MAX, |sum, byte| {
-                (0..8).fold(sum ^ u32::from(*byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 })
-            });
-            image[at + 16..at + 20].copy_from_slice(&(!sum).to_le_bytes());
+        assert!(Table::read(disk(&forged(0, b"EFI PART"))).await.is_ok());
+        for (offset, bytes, reason) in [
+            (0, &b"EFI PARU"[..], "its header has a wrong signature or checksum"),
+            (80, &[0xff, 0xff, 0xff, 0], "it has too many entries"),
+        ] {
+            let error = Table::read(disk(&forged(offset, bytes))).await.unwrap_err();
+            assert_eq!(error, PartitionError::Damaged { device: "disk".into(), reason });
         }
-        let error = Table::read(disk(&image)).await.unwrap_err();
-        assert_eq!(error, PartitionError::Damaged { device: "disk".into(), reason: "it has too many entries" });
     });
 }
 
