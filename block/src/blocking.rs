@@ -307,7 +307,11 @@ mod tests {
             let disk = FaultDisk::new(Ram::new("disk", 512, 500).unwrap(), 1);
             let blocking = Blocking::new(disk.clone(), 512 * 100);
             let write = |attempt: &Attempt<'_>, count: u64| attempt.write(1, &vec![7; 512 * count as usize]);
-            assert_eq!(blocking.run(|attempt| add(attempt, 200..250)).await.unwrap(), Ok(50), "50 that are kept, and as many that are written");
+            assert_eq!(
+                blocking.run(|attempt| add(attempt, 200..250)).await.unwrap(),
+                Ok(50),
+                "50 that are kept, and as many that are written"
+            );
             let apart = |attempt: &Attempt<'_>| {
                 let sectors = (0..500).step_by(10);
                 sectors.clone().try_for_each(|at| add(attempt, at..at + 1).map(drop)).map(|()| sectors.count())

@@ -27,15 +27,13 @@ use fogbow_block::blocking::Blocking;
 use crate::key::Key;
 use crate::{Change, Digest, Kind, Name, ReadError, ReadOnly, ReadWrite, StreamError, WriteError, not_a_value, stream};
 
+mod disk;
 mod volume;
 
 use volume::{Failure, Volume};
 
 /// Bytes of a value that are read by one operation.
 const PART: usize = 64 * 1024;
-
-/// The most bytes of a value, as FAT has it.
-const LARGEST: u64 = u32::MAX as u64;
 
 /// A FAT volume. Cloning gives another handle to it.
 #[derive(Debug)]
@@ -80,46 +78,58 @@ impl<B: Block> Fat<B> {
             return Err(FatError { reason });
         }
         let fat = Self(Rc::new(Shared { blocking: Blocking::new(device, memory), writes: Cell::new(0) }));
-        match fat.run(|volume| volume.list(Key::ROOT).map(drop)).await {
-            Ok(Ok(())) => Ok(fat),
-            Ok(Err(failure)) => Err(FatError { reason: failure.to_string() }),
-            Err(reason) => Err(FatError { reason }),
-        }
+        let reason = |failure: Failure| failure.to_string();
+        fat.run(reason, |volume| volume.list(Key::ROOT).map(drop).map_err(reason)).await.map_err(|reason| FatError { reason })?;
+        Ok(fat)
     }
 
-    /// Runs an operation on the volume. The outer error is the device's.
-    async fn run<T>(&self, mut operation: impl FnMut(&Volume<'_>) -> Result<T, Failure>) -> Result<Result<T, Failure>, String> {
+    /// Runs an operation on the volume. Failures of the device, and of the volume before and behind the operation, become errors by `error`.
+    async fn run<T, E>(&self, error: impl Fn(Failure) -> E, mut operation: impl FnMut(&Volume<'_>) -> Result<T, E>) -> Result<T, E> {
         let now = time::wall();
-        let run = self.0.blocking.run(|attempt| Volume::open(attempt, now).and_then(|volume| volume.finish(operation(&volume))));
-        run.await.map_err(|error| error.to_string())
+        let run = self.0.blocking.run(|attempt| {
+            let volume = Volume::open(attempt, now).map_err(&error)?;
+            let value = operation(&volume)?;
+            volume.close().map_err(&error)?;
+            Ok(value)
+        });
+        run.await.unwrap_or_else(|failed| Err(error(Failure::Volume(failed.to_string()))))
     }
 
-    async fn read_from<T>(&self, key: Key<'_>, operation: impl FnMut(&Volume<'_>) -> Result<T, Failure>) -> Result<T, ReadError> {
-        match self.run(operation).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(failure)) => Err(read_error(key, &failure)),
-            Err(reason) => Err(ReadError::Unavailable { key: key.to_string(), reason }),
-        }
+    async fn read_from<T>(&self, key: Key<'_>, operation: impl Fn(&Volume<'_>) -> Result<T, Failure>) -> Result<T, ReadError> {
+        let error = |failure| read_error(key, &failure);
+        self.run(error, |volume| operation(volume).map_err(error)).await
     }
 
-    async fn write_to<T>(&self, key: Key<'_>, operation: impl FnMut(&Volume<'_>) -> Result<T, Failure>) -> Result<T, WriteError> {
+    async fn write_to(&self, key: Key<'_>, operation: impl Fn(&Volume<'_>) -> Result<(), WriteError>) -> Result<(), WriteError> {
         self.0.writes.set(self.0.writes.get().wrapping_add(1));
-        match self.run(operation).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(failure)) => Err(write_error(key, failure)),
-            Err(reason) => Err(WriteError::Unavailable { key: key.to_string(), reason }),
-        }
+        self.run(|failure| write_error(key, failure), operation).await
+    }
+
+    fn largest(&self) -> u64 {
+        volume::largest(self.0.blocking.device().info())
     }
 
     /// The file of `key`.
     async fn file(&self, key: Key<'_>) -> Result<DirEntry, ReadError> {
         match self.read_from(key, |volume| volume.find(key)).await? {
             Some(entry) if !entry.attributes.is_directory() => {
-                volume::check_size(&entry, self.0.blocking.device().info().capacity()).map_err(|failure| read_error(key, &failure))?;
+                volume::check_size(&entry, self.largest()).map_err(|failure| read_error(key, &failure))?;
                 Ok(entry)
             }
             found => Err(not_a_value(key, found.is_some() || key.is_root())),
         }
+    }
+}
+
+/// Makes a change on a volume; its error names the key that is in question.
+fn make(volume: &Volume<'_>, change: &Change<'_>) -> Result<(), WriteError> {
+    match *change {
+        Change::Set(key, value) => volume.set(key, value).map_err(|failure| write_error(key, failure)),
+        Change::Remove(key) => volume.remove(key).map_err(|failure| write_error(key, failure)),
+        Change::Rename(from, to) => volume.rename(from, to).map_err(|failure| match failure {
+            Failure::NotFound | Failure::Volume(_) => write_error(from, failure),
+            failure => write_error(to, failure),
+        }),
     }
 }
 
@@ -239,7 +249,7 @@ impl<B: Block> ReadOnly for Fat<B> {
 
 impl<B: Block> ReadWrite for Fat<B> {
     async fn set(&self, key: Key<'_>, value: &[u8]) -> Result<(), WriteError> {
-        self.write_to(key, |volume| volume.set(key, value)).await
+        self.write_to(key, |volume| make(volume, &Change::Set(key, value))).await
     }
 
     async fn set_stream<R: Read>(&self, key: Key<'_>, source: &mut R) -> Result<u64, StreamError<R::Error>> {
@@ -250,20 +260,13 @@ impl<B: Block> ReadWrite for Fat<B> {
 
     async fn batch(&self, changes: &[Change<'_>]) -> Result<(), WriteError> {
         let Some(Change::Set(first, _) | Change::Remove(first) | Change::Rename(first, _)) = changes.first() else { return Ok(()) };
-        let make = |volume: &Volume<'_>| {
-            changes.iter().try_for_each(|change| match *change {
-                Change::Set(key, value) => volume.set(key, value),
-                Change::Remove(key) => volume.remove(key),
-                Change::Rename(from, to) => volume.rename(from, to),
-            })
-        };
-        self.write_to(*first, make).await
+        self.write_to(*first, |volume| changes.iter().try_for_each(|change| make(volume, change))).await
     }
 
     async fn set_partial(&self, key: Key<'_>, offset: u64, part: &[u8]) -> Result<(), WriteError> {
-        let end = offset.checked_add(part.len() as u64).filter(|end| *end <= LARGEST);
+        let end = offset.checked_add(part.len() as u64).filter(|end| *end <= self.largest());
         let end = end.ok_or_else(|| WriteError::NoSpace(key.to_string()))? as usize;
-        let write = |volume: &Volume<'_>| {
+        let write = |volume: &Volume<'_>| -> Result<(), Failure> {
             let mut value = match volume.find(key)? {
                 Some(entry) if !entry.attributes.is_directory() => volume.read(key, 0, entry.size as usize)?,
                 _ => Vec::new(),
@@ -274,12 +277,12 @@ impl<B: Block> ReadWrite for Fat<B> {
             value[end - part.len()..end].copy_from_slice(part);
             volume.set(key, &value)
         };
-        self.write_to(key, write).await
+        self.write_to(key, |volume| write(volume).map_err(|failure| write_error(key, failure))).await
     }
 
     async fn allocate(&self, key: Key<'_>, size: u64) -> Result<(), WriteError> {
         let no_space = || WriteError::NoSpace(key.to_string());
-        let size = usize::try_from(size).map_err(|_| no_space())?;
+        let size = usize::try_from(size).ok().filter(|size| *size as u64 <= self.largest()).ok_or_else(no_space)?;
         let mut zeros = Vec::new();
         zeros.try_reserve_exact(size).map_err(|_| no_space())?;
         zeros.resize(size, 0);
@@ -287,15 +290,15 @@ impl<B: Block> ReadWrite for Fat<B> {
             Some(entry) if !entry.attributes.is_directory() => Err(Failure::Exists),
             _ => volume.set(key, &zeros),
         };
-        self.write_to(key, write).await
+        self.write_to(key, |volume| write(volume).map_err(|failure| write_error(key, failure))).await
     }
 
     async fn remove(&self, key: Key<'_>) -> Result<(), WriteError> {
-        self.write_to(key, |volume| volume.remove(key)).await
+        self.write_to(key, |volume| make(volume, &Change::Remove(key))).await
     }
 
     async fn rename(&self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {
-        self.write_to(from, |volume| volume.rename(from, to)).await
+        self.write_to(from, |volume| make(volume, &Change::Rename(from, to))).await
     }
 }
 

@@ -95,21 +95,22 @@ impl Edit<'_> {
     }
 
     fn rename(&mut self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {
+        let is_value = self.values.contains_key(from.as_str());
+        if !is_value && !is_dictionary(self.values, from) {
+            return Err(WriteError::NotFound(from.as_str().to_owned()));
+        }
         if from == to {
             return Ok(());
         }
         if to.below(from).is_some() || from.below(to).is_some() {
             return Err(WriteError::Conflict(to.as_str().to_owned()));
         }
-        if self.values.contains_key(from.as_str()) {
+        if is_value {
             self.check_place(to)?;
             if let Some(stored) = self.take(from.as_str().to_owned()) {
                 self.store(to.as_str().to_owned(), stored);
             }
             return Ok(());
-        }
-        if from.is_root() || !is_dictionary(self.values, from) {
-            return Err(WriteError::NotFound(from.as_str().to_owned()));
         }
         self.check_place(to)?;
         if self.values.contains_key(to.as_str()) {
@@ -320,7 +321,10 @@ pub(crate) mod tests {
             store.set(key("ab"), b"3").await.unwrap();
             assert_eq!(store.rename(key("a"), key("a/x")).await, Err(WriteError::Conflict("a/x".into())));
             assert_eq!(store.rename(key("a"), key("ab")).await, Err(WriteError::Conflict("ab".into())));
-            assert_eq!(store.rename(key("q"), key("r")).await, Err(WriteError::NotFound("q".into())));
+            for to in ["r", "q", "q/r", "ab", "ab/q"] {
+                assert_eq!(store.rename(key("q"), key(to)).await, Err(WriteError::NotFound("q".into())), "to {to}");
+            }
+            assert_eq!(store.rename(key("a/q"), key("a")).await, Err(WriteError::NotFound("a/q".into())));
             let deep = ["x".repeat(255).as_str(); 4].join("/");
             assert!(
                 matches!(store.rename(key("a"), key(&deep)).await, Err(WriteError::Unsupported { .. })),
@@ -344,8 +348,17 @@ pub(crate) mod tests {
             time::sleep(time::Duration::from_secs(1)).await;
             store.set(key("a/a"), b"2").await.unwrap();
             store.set(key("c"), b"3").await.unwrap();
-            assert!(store.last_modified(key("a")).await.unwrap() > early, "the latest of those below");
+            let late = store.last_modified(key("a/a")).await.unwrap();
+            time::sleep(time::Duration::from_secs(1)).await;
+            store.set(key("a/b"), b"1").await.unwrap();
+            let latest = store.last_modified(key("a")).await.unwrap();
+            assert!(latest > late && late > early, "the latest of those below");
             assert_eq!(store.rename(key("a/b"), key("a/b")).await, Ok(()));
+            assert_eq!(store.last_modified(key("a/b")).await, Ok(latest), "nothing has changed");
+            store.set(key("a/c"), b"4").await.unwrap();
+            time::sleep(time::Duration::from_secs(1)).await;
+            store.set(key("a/a"), b"2").await.unwrap();
+            assert!(store.last_modified(key("a")).await.unwrap() > latest, "wherever it is");
             assert_eq!(store.rename(key("c"), key("a")).await, Err(WriteError::Conflict("a".into())));
             assert_eq!(store.rename(key("a/b"), key("a")).await, Err(WriteError::Conflict("a".into())));
             assert_eq!(store.rename(key("a"), key("c/d")).await, Err(WriteError::Conflict("c/d".into())));

@@ -16,6 +16,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::convert::Infallible;
 use core::fmt;
 use core::ops::Bound;
 
@@ -218,14 +219,38 @@ impl<B: Block> Archive<B> {
         }
     }
 
-    async fn append<R: Read>(&self, key: Key<'_>, source: &mut R) -> Result<u64, StreamError<R::Error>> {
+    /// Whether a value of so many bytes can be appended at `key`: a header has room for its length, and the device for it and what goes with it.
+    fn has_room(&self, key: Key<'_>, length: u64) -> bool {
+        // Its names and its header, and two units of zeros behind it, which end the archive.
+        let rest = header::names(key.as_str()).len() as u64 + 3 * UNIT as u64;
+        let room = self.device.info().capacity().saturating_sub(self.end.get());
+        length <= header::LARGEST && length.next_multiple_of(UNIT as u64) + rest <= room
+    }
+
+    /// Appends a value of `length` bytes.
+    async fn append_all<R>(&self, key: Key<'_>, length: u64, source: &mut R) -> Result<(), WriteError>
+    where
+        R: Read<Error = Infallible>,
+    {
+        match self.append(key, length, source).await {
+            Ok(_) => Ok(()),
+            Err(StreamError::Store(error)) => Err(error),
+            Err(StreamError::Source(never)) => match never {},
+        }
+    }
+
+    /// Appends a value of `least` bytes or more, and gives their number.
+    async fn append<R: Read>(&self, key: Key<'_>, least: u64, source: &mut R) -> Result<u64, StreamError<R::Error>> {
+        let _appending = self.appending.lock().await;
         let failed = |error: BlockError| WriteError::Unavailable { key: key.to_string(), reason: error.to_string() };
         let no_space = || WriteError::NoSpace(key.to_string());
         self.check_place(key)?;
+        if !self.has_room(key, least) {
+            return Err(no_space().into());
+        }
         let names = header::names(key.as_str());
         let start = self.end.get();
         let data = start + names.len() as u64 + UNIT as u64;
-        let capacity = self.device.info().capacity();
         let mut part = vec![0; PART];
         let mut length = 0;
         loop {
@@ -233,22 +258,21 @@ impl<B: Block> Archive<B> {
             if filled == 0 {
                 break;
             }
-            // Behind the data come two units of zeros, which end the archive.
-            let room = (filled as u64).next_multiple_of(UNIT as u64);
-            if data + length + room + 2 * UNIT as u64 > capacity || length + filled as u64 > header::LARGEST {
+            if !self.has_room(key, length + filled as u64) {
                 return Err(no_space().into());
             }
-            part[filled..room as usize].fill(0);
-            self.write_at(data + length, &part[..room as usize]).await.map_err(failed)?;
+            let room = filled.next_multiple_of(UNIT);
+            part[filled..room].fill(0);
+            self.write_at(data + length, &part[..room]).await.map_err(failed)?;
             length += filled as u64;
             if filled < PART {
                 break;
             }
         }
-        let end = data + length.next_multiple_of(UNIT as u64);
-        if end + 2 * UNIT as u64 > capacity {
+        if !self.has_room(key, length) {
             return Err(no_space().into());
         }
+        let end = data + length.next_multiple_of(UNIT as u64);
         let modified = time::wall();
         let header = Header::write(key.as_str(), length, modified);
         self.write_at(end, &[0; 2 * UNIT]).await.map_err(failed)?;
@@ -379,17 +403,11 @@ impl<B: Block> ReadOnly for Tar<B> {
 
 impl<B: Block> ReadWrite for Tar<B> {
     async fn set(&self, key: Key<'_>, value: &[u8]) -> Result<(), WriteError> {
-        let mut value = value;
-        match self.set_stream(key, &mut value).await {
-            Ok(_) => Ok(()),
-            Err(StreamError::Store(error)) => Err(error),
-            Err(StreamError::Source(never)) => match never {},
-        }
+        self.0.append_all(key, value.len() as u64, &mut &*value).await
     }
 
     async fn set_stream<R: Read>(&self, key: Key<'_>, source: &mut R) -> Result<u64, StreamError<R::Error>> {
-        let _appending = self.0.appending.lock().await;
-        self.0.append(key, source).await
+        self.0.append(key, 0, source).await
     }
 
     async fn batch(&self, changes: &[Change<'_>]) -> Result<(), WriteError> {
@@ -408,11 +426,7 @@ impl<B: Block> ReadWrite for Tar<B> {
         if self.0.find(key).is_ok() {
             return Err(WriteError::Exists(key.to_string()));
         }
-        match self.set_stream(key, &mut Zeros(size)).await {
-            Ok(_) => Ok(()),
-            Err(StreamError::Store(error)) => Err(error),
-            Err(StreamError::Source(never)) => match never {},
-        }
+        self.0.append_all(key, size, &mut Zeros(size)).await
     }
 
     async fn remove(&self, key: Key<'_>) -> Result<(), WriteError> {
@@ -435,7 +449,7 @@ fn unsupported(key: Key<'_>) -> WriteError {
 struct Zeros(u64);
 
 impl ErrorType for Zeros {
-    type Error = core::convert::Infallible;
+    type Error = Infallible;
 }
 
 impl Read for Zeros {

@@ -107,10 +107,9 @@ fn forged(offset: usize, bytes: &[u8]) -> Vec<u8> {
 fn forged_headers_are_refused() {
     Simulation::new(1).block_on(async {
         assert!(Table::read(disk(&forged(0, b"EFI PART"))).await.is_ok());
-        for (offset, bytes, reason) in [
-            (0, &b"EFI PARU"[..], "its header has a wrong signature or checksum"),
-            (80, &[0xff, 0xff, 0xff, 0], "it has too many entries"),
-        ] {
+        for (offset, bytes, reason) in
+            [(0, &b"EFI PARU"[..], "its header has a wrong signature or checksum"), (80, &[0xff, 0xff, 0xff, 0], "it has too many entries")]
+        {
             let error = Table::read(disk(&forged(offset, bytes))).await.unwrap_err();
             assert_eq!(error, PartitionError::Damaged { device: "disk".into(), reason });
         }

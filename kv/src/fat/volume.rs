@@ -7,12 +7,13 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use embedded_sdmmc::{
-    Attributes, BlockCount, BlockDevice, BlockIdx, DirEntry, Error, LfnBuffer, Mode, RawDirectory, RawVolume, ShortFileName, TimeSource,
-    Timestamp, VolumeIdx, VolumeManager,
+    Attributes, DirEntry, Error, LfnBuffer, Mode, RawDirectory, RawVolume, ShortFileName, TimeSource, Timestamp, VolumeIdx, VolumeManager,
 };
 use fogbow::time::WallTime;
+use fogbow_block::BlockInfo;
 use fogbow_block::blocking::{Attempt, Interruption};
 
+use super::disk::Disk;
 use crate::Kind;
 use crate::key::{Key, MAX_SEGMENT};
 
@@ -21,9 +22,6 @@ const OPEN: usize = 4;
 
 /// The most entries of a directory: 2 MiB of 32 bytes each (Microsoft, "FAT32 File System Specification", section 6).
 const MOST_ENTRIES: usize = 65_536;
-
-/// The types of a FAT16 and a FAT32 partition, which embedded-sdmmc takes for the same.
-const FAT: u8 = 0x0c;
 
 /// The first year that FAT can write, and the last.
 const YEARS: core::ops::RangeInclusive<i16> = 1980..=2097;
@@ -65,50 +63,6 @@ impl From<Error<Interruption>> for Failure {
     }
 }
 
-/// The sectors of an attempt as embedded-sdmmc wants them: behind a partition table of one partition, which it insists on.
-struct Disk<'a>(&'a Attempt<'a>);
-
-impl BlockDevice for Disk<'_> {
-    type Error = Interruption;
-
-    fn read(&self, blocks: &mut [embedded_sdmmc::Block], start: BlockIdx) -> Result<(), Interruption> {
-        for (at, block) in (start.0..).zip(blocks) {
-            match at.checked_sub(1) {
-                None => block.contents = self.table(),
-                Some(sector) => self.0.read(sector.into(), &mut block.contents)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, blocks: &[embedded_sdmmc::Block], start: BlockIdx) -> Result<(), Interruption> {
-        for (at, block) in (start.0..).zip(blocks) {
-            let sector = at.checked_sub(1).ok_or(Interruption::OutOfRange)?;
-            self.0.write(sector.into(), &block.contents)?;
-        }
-        Ok(())
-    }
-
-    fn num_blocks(&self) -> Result<BlockCount, Interruption> {
-        Ok(BlockCount(self.sectors() + 1))
-    }
-}
-
-impl Disk<'_> {
-    fn sectors(&self) -> u32 {
-        u32::try_from(self.0.info().sectors).unwrap_or(u32::MAX).min(u32::MAX - 1)
-    }
-
-    fn table(&self) -> [u8; 512] {
-        let mut table = [0; 512];
-        table[450] = FAT;
-        table[454] = 1;
-        table[458..462].copy_from_slice(&self.sectors().to_le_bytes());
-        table[510..].copy_from_slice(&[0x55, 0xaa]);
-        table
-    }
-}
-
 /// The time at which an operation began: each run of it writes the same.
 struct Now(WallTime);
 
@@ -143,23 +97,20 @@ pub(super) fn kind(attributes: Attributes) -> Kind {
 pub(super) struct Volume<'a> {
     manager: VolumeManager<Disk<'a>, Now, OPEN, OPEN, 1>,
     volume: RawVolume,
-    /// In bytes.
-    capacity: u64,
+    /// The most bytes of a file.
+    largest: u64,
 }
 
 impl<'a> Volume<'a> {
     pub(super) fn open(attempt: &'a Attempt<'a>, now: WallTime) -> Result<Self, Failure> {
-        check(attempt)?;
-        let manager = VolumeManager::new_with_limits(Disk(attempt), Now(now), 1);
+        let manager = VolumeManager::new_with_limits(Disk::new(attempt)?, Now(now), 1);
         let volume = manager.open_raw_volume(VolumeIdx(0))?;
-        Ok(Self { manager, volume, capacity: attempt.info().capacity() })
+        Ok(Self { manager, volume, largest: largest(attempt.info()) })
     }
 
     /// Ends an operation: a volume that is closed has written what it knows of free space.
-    pub(super) fn finish<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
-        let value = result?;
-        self.manager.close_volume(self.volume)?;
-        Ok(value)
+    pub(super) fn close(self) -> Result<(), Failure> {
+        Ok(self.manager.close_volume(self.volume)?)
     }
 
     /// Looks at what is in an open directory, with the names that it shows.
@@ -195,7 +146,23 @@ impl<'a> Volume<'a> {
                 other.get_or_insert_with(|| entry.clone());
             }
         })?;
-        Ok(exact.or(other))
+        let Some(entry): Option<DirEntry> = exact.or(other) else { return Ok(None) };
+        // Files are opened by their short names: of two that have the same, embedded-sdmmc takes the first. And some numbers of clusters make it panic.
+        let opened = self.manager.find_directory_entry(directory, &entry.name)?;
+        if (opened.entry_block, opened.entry_offset) != (entry.entry_block, entry.entry_offset) {
+            return Err(Failure::Volume(alloc::format!("{segment} is there twice: the volume is damaged")));
+        }
+        let cluster = self.first_cluster(&entry)?;
+        if cluster != 0 && !self.manager.device(|disk| disk.has(cluster)) {
+            return Err(Failure::Volume(alloc::format!("{segment} begins at a cluster that there is not: the volume is damaged")));
+        }
+        Ok(Some(entry))
+    }
+
+    /// Where a file or a directory begins; zero for an empty file and the root.
+    fn first_cluster(&self, entry: &DirEntry) -> Result<u32, Failure> {
+        let cluster = self.manager.device(|disk| disk.first_cluster(entry.entry_block, entry.entry_offset as usize));
+        cluster.map_err(|interruption| Error::DeviceError(interruption).into())
     }
 
     /// Opens the directory of these segments; makes those that are missing if that is wished, else gives `None`.
@@ -259,7 +226,7 @@ impl<'a> Volume<'a> {
         let entry = self.entry(directory, name)?.ok_or(Failure::NotFound)?;
         let file = self.manager.open_file_in_dir(directory, entry.name, Mode::ReadOnly)?;
         self.manager.file_seek_from_start(file, at.min(entry.size))?;
-        check_size(&entry, self.capacity)?;
+        check_size(&entry, self.largest)?;
         let length = length.min((entry.size - at.min(entry.size)) as usize);
         let mut value = Vec::new();
         value.try_reserve_exact(length).map_err(|_| Failure::Volume(alloc::format!("{length} bytes do not fit into memory")))?;
@@ -281,12 +248,11 @@ impl<'a> Volume<'a> {
         if key.is_root() {
             return Err(Failure::Conflict);
         }
-        if value.len() as u64 > super::LARGEST {
+        if value.len() as u64 > self.largest {
             return Err(Failure::NoSpace);
         }
         let (directory, name) = self.above(key, true)?.ok_or(Failure::NotFound)?;
         let name = match self.entry(directory, name)? {
-            Some(entry) if entry.attributes.is_directory() => return Err(Failure::Conflict),
             Some(entry) => entry.name,
             None => ShortFileName::create_from_str(name).map_err(|_| Failure::Name)?,
         };
@@ -338,7 +304,9 @@ impl<'a> Volume<'a> {
     fn delete(&self, key: Key<'_>) -> Result<(), Failure> {
         let Some((directory, name)) = self.above(key, false)? else { return Ok(()) };
         if let Some(entry) = self.entry(directory, name)? {
+            let cluster = self.first_cluster(&entry)?;
             self.manager.delete_entry_in_dir(directory, entry.name)?;
+            self.manager.device(|disk| disk.free(cluster)).map_err(Error::DeviceError)?;
         }
         Ok(self.manager.close_dir(directory)?)
     }
@@ -373,39 +341,15 @@ impl<'a> Volume<'a> {
     }
 }
 
-/// Checks that a file fits onto a device of so many bytes, before memory is taken for it.
-pub(super) fn check_size(entry: &DirEntry, capacity: u64) -> Result<(), Failure> {
-    if u64::from(entry.size) <= capacity {
+/// The most bytes of a file on such a device: all that there are, and no more than FAT counts with 32 bits.
+pub(super) fn largest(info: BlockInfo) -> u64 {
+    info.capacity().min(u32::MAX.into())
+}
+
+/// Checks that a file is not larger than it can be, before memory is taken for it.
+pub(super) fn check_size(entry: &DirEntry, largest: u64) -> Result<(), Failure> {
+    if u64::from(entry.size) <= largest {
         return Ok(());
     }
     Err(Failure::Volume("the file is larger than the volume: the volume is damaged".into()))
-}
-
-/// Checks what embedded-sdmmc takes for granted in a volume's first sector: that clusters have sectors, and that everything lies on the device.
-fn check(attempt: &Attempt<'_>) -> Result<(), Failure> {
-    let mut sector = [0; 512];
-    attempt.read(0, &mut sector).map_err(|interruption| Failure::Volume(interruption.to_string()))?;
-    let half = |at: usize| u64::from(u16::from_le_bytes([sector[at], sector[at + 1]]));
-    let word = |at: usize| half(at) | half(at + 2) << 16;
-    let (bytes, per_cluster, reserved, tables) = (half(11), u64::from(sector[13]), half(14), u64::from(sector[16]));
-    let sectors = if half(19) != 0 { half(19) } else { word(32) };
-    let table = if half(22) != 0 { half(22) } else { word(36) };
-    let root = half(17).div_ceil(16);
-    let wrong = |reason: &str| Err(Failure::Volume(reason.into()));
-    if sector[510..] != [0x55, 0xaa] || bytes != 512 {
-        return wrong("the first sector is not that of a FAT volume with sectors of 512 bytes");
-    }
-    if !per_cluster.is_power_of_two() || reserved == 0 || !(1..=2).contains(&tables) || table == 0 {
-        return wrong("the first sector's numbers make no sense");
-    }
-    let data = reserved + tables * table + root;
-    if sectors > attempt.info().sectors || data >= sectors {
-        return wrong("the volume is larger than the device: it was cut short");
-    }
-    // FAT32 has no root directory of a fixed size, and 32 bits for each cluster.
-    let entry = if half(17) == 0 { 4 } else { 2 };
-    if ((sectors - data) / per_cluster + 2) * entry > table * 512 {
-        return wrong("the volume has more clusters than its table has room for");
-    }
-    Ok(())
 }

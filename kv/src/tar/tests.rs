@@ -203,8 +203,10 @@ fn what_is_appended_ends_the_archive() {
         assert_eq!(seconds(latest), seconds(time::wall()));
         assert_eq!(seconds(again.last_modified(key("d")).await.unwrap()) + 5, seconds(latest), "of what lies below it alone");
         disk.read(0, &mut image).await.unwrap();
-        let value = image.windows(100).rposition(|window| window == [7; 100]).unwrap();
-        assert!(image[value + 100..].iter().take(412).all(|byte| *byte == 0), "a value is padded by zeros");
+        let value = image.windows(PART).position(|window| window == [7; PART]).unwrap();
+        let (last, behind) = image[value + PART..].split_at(UNIT);
+        assert!(last[..100] == [7; 100] && last[100..] == [0; UNIT - 100], "a value is padded by zeros");
+        assert!(behind[..2 * UNIT] == [0; 2 * UNIT], "two units of zeros end the archive");
         assert_eq!(again.allocate(key("large"), 1).await, Err(WriteError::Exists("large".into())));
         assert_eq!(again.remove(key("nothing")).await, Ok(()));
         assert_eq!(again.set(key("large/below"), b"").await, Err(WriteError::Conflict("large/below".into())));
@@ -237,6 +239,57 @@ fn values_that_are_appended_at_once_are_all_there_until_nothing_fits() {
         let again = Tar::open(disk).await.unwrap();
         assert_eq!(contents(&again).await.len(), count);
         assert_eq!(again.get(key("3")).await.unwrap(), [3; 700]);
+    });
+}
+
+/// A disk of 2 PiB that remembers nothing.
+struct Vast(Cell<u64>);
+
+impl Block for Vast {
+    fn name(&self) -> &str {
+        "vast"
+    }
+
+    fn info(&self) -> fogbow_block::BlockInfo {
+        let durability = fogbow_block::Durability::Volatile;
+        fogbow_block::BlockInfo { sector_size: 512, sectors: 1 << 42, read_only: false, durability }
+    }
+
+    async fn read_vectored(&self, _: u64, into: &mut [&mut [u8]]) -> Result<(), BlockError> {
+        into.iter_mut().for_each(|buffer| buffer.fill(0));
+        Ok(())
+    }
+
+    async fn write_vectored(&self, _: u64, _: &[&[u8]]) -> Result<(), BlockError> {
+        self.0.set(self.0.get() + 1);
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    async fn discard(&self, _: u64, _: u64) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
+
+/// What is known to have no room, in the archive or in a header, is refused before anything is written.
+#[test]
+fn a_value_that_has_no_room_is_refused_at_once() {
+    Simulation::new(1).block_on(async {
+        let vast = Rc::new(Vast(Cell::new(0)));
+        let store = Tar::open(Rc::clone(&vast)).await.unwrap();
+        assert_eq!(store.allocate(key("a"), header::LARGEST + 1).await, Err(WriteError::NoSpace("a".into())));
+        assert!(store.0.has_room(key("a"), header::LARGEST));
+        assert_eq!(vast.0.get(), 0);
+        let disk = disk(512);
+        let store = Tar::open(disk.clone()).await.unwrap();
+        let most = (SECTORS as usize - 3) * UNIT;
+        assert_eq!(store.set(key("a"), &std::vec![1; most + 1]).await, Err(WriteError::NoSpace("a".into())));
+        assert_eq!(disk.counts().writes, 0);
+        store.set(key("a"), &std::vec![1; most]).await.unwrap();
+        assert_eq!(contents(&Tar::open(disk).await.unwrap()).await, [("a".into(), std::vec![1; most])]);
     });
 }
 
