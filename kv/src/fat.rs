@@ -28,6 +28,7 @@ use crate::key::Key;
 use crate::{Change, Digest, Kind, Name, ReadError, ReadOnly, ReadWrite, StreamError, WriteError, not_a_value, stream};
 
 mod disk;
+mod upkeep;
 mod volume;
 
 use volume::{Failure, Volume};

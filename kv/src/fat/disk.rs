@@ -1,18 +1,18 @@
 //! A volume's sectors as embedded-sdmmc wants them, and what it takes for granted of them.
 //!
 //! It insists on a partition table, which is put before them. It believes the first sector, which is checked. It looks for free clusters to the end of
-//! a table's sector, beyond the last cluster that the volume has: there it finds none that are free. It leaves the clusters of what it removes in use:
-//! [`Disk::free`] frees them. And it counts free clusters wrongly, and writes their number whenever a volume is closed: the right one is written, if it
-//! is another.
+//! a table's sector, beyond the last cluster that the volume has: there it finds none that are free. And it counts free clusters wrongly, and writes
+//! their number whenever a volume is closed: the right one is written, if it is another.
 
 use core::cell::Cell;
+use core::ops::Range;
 
 use embedded_sdmmc::{BlockCount, BlockDevice, BlockIdx};
 use fogbow_block::blocking::{Attempt, Interruption};
 
 use super::volume::Failure;
 
-const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 
 /// The type of a FAT16 and of a FAT32 partition, which embedded-sdmmc takes for the same.
 const FAT: u8 = 0x0c;
@@ -23,11 +23,6 @@ const FAT32_CLUSTERS: u64 = 65_525;
 /// Entries of a table that are no cluster's: the first cluster is number 2 (the same, section 4).
 const RESERVED_ENTRIES: u64 = 2;
 
-/// The bytes of a directory's entry, and where it has the two halves of its first cluster's number (the same, section 6).
-const ENTRY: usize = 32;
-const CLUSTER_HIGH: usize = 20;
-const CLUSTER_LOW: usize = 26;
-
 /// Where a FAT32's information sector has the number of free clusters (the same, section 5).
 const FREE_COUNT: usize = 488;
 
@@ -35,31 +30,41 @@ const FREE_COUNT: usize = 488;
 const UNKNOWN: u32 = u32::MAX;
 
 /// The bits of an entry that are the next cluster's number: a FAT32 keeps the others.
-const NUMBER: u32 = 0x0fff_ffff;
+pub(super) const NUMBER: u32 = 0x0fff_ffff;
 
 /// What a table says of a cluster that must not be used (the same, section 4), in a FAT16 and a FAT32.
 const BAD: [&[u8]; 2] = [&0xfff7_u16.to_le_bytes(), &0x0fff_fff7_u32.to_le_bytes()];
 
 /// The sectors that an attempt reads and writes.
 pub(super) struct Disk<'a> {
-    attempt: &'a Attempt<'a>,
-    tables: Tables,
+    pub(super) attempt: &'a Attempt<'a>,
+    pub(super) tables: Tables,
     /// Clusters that have become free, less those that have been taken, since their number was written.
-    freed: Cell<i64>,
+    pub(super) freed: Cell<i64>,
 }
 
-/// Where the tables of clusters lie, one behind the other.
-struct Tables {
+/// Where the tables of clusters lie, one behind the other, and what they speak of.
+pub(super) struct Tables {
     first: u64,
     /// The sectors of each.
-    sectors: u64,
-    count: u64,
+    pub(super) sectors: u64,
+    pub(super) count: u64,
     /// An entry that marks a cluster as bad: it is as long as all of them.
     bad: &'static [u8],
     /// The entries that are in use, of each.
     entries: u64,
-    /// A FAT32's sector that says how many clusters are free.
-    information: Option<u64>,
+    per_cluster: u64,
+    /// Where the clusters begin.
+    data: u64,
+    root: Root,
+}
+
+/// Where the root directory is.
+enum Root {
+    /// Of a FAT16: before the clusters, in so many sectors.
+    Sectors(u64),
+    /// Of a FAT32: in this cluster and those that follow. It has a sector, too, that says how many clusters are free.
+    Cluster { first: u32, information: u64 },
 }
 
 impl Tables {
@@ -76,7 +81,8 @@ impl Tables {
         if !per_cluster.is_power_of_two() || first == 0 || !(1..=2).contains(&count) || sectors == 0 {
             return Err("the first sector's numbers make no sense");
         }
-        let data = first + count * sectors + half(17).div_ceil(16);
+        let root = half(17).div_ceil(16);
+        let data = first + count * sectors + root;
         if all > capacity || data >= all {
             return Err("the volume is larger than the device: it was cut short");
         }
@@ -94,7 +100,11 @@ impl Tables {
         if is_fat32 && !(RESERVED_ENTRIES..entries).contains(&word(44)) {
             return Err("the root directory begins at a cluster that there is not");
         }
-        Ok(Self { first, sectors, count, bad, entries, information: is_fat32.then(|| half(48)) })
+        let root = match is_fat32 {
+            true => Root::Cluster { first: word(44) as u32, information: half(48) },
+            false => Root::Sectors(root),
+        };
+        Ok(Self { first, sectors, count, bad, entries, per_cluster, data, root })
     }
 
     /// How many bytes of a table's sector speak of clusters that there are; `None` for a sector of no table.
@@ -104,12 +114,34 @@ impl Tables {
         Some((self.entries * self.bad.len() as u64).saturating_sub(start).min(SECTOR as u64) as usize)
     }
 
-    /// Where the first table speaks of a cluster: the sector, and the offset in it; `None` for a cluster that there is not.
-    fn place(&self, cluster: u32) -> Option<(u64, usize)> {
-        let cluster = u64::from(cluster);
-        let at = cluster * self.bad.len() as u64;
-        let place = (self.first + at / SECTOR as u64, (at % SECTOR as u64) as usize);
-        (RESERVED_ENTRIES..self.entries).contains(&cluster).then_some(place)
+    /// Where the first table speaks of a cluster: the sector, and the entry in it; `None` for a cluster that there is not.
+    pub(super) fn place(&self, cluster: u32) -> Option<(u64, Range<usize>)> {
+        let (cluster, length) = (u64::from(cluster), self.bad.len());
+        let at = cluster * length as u64;
+        let offset = (at % SECTOR as u64) as usize;
+        (RESERVED_ENTRIES..self.entries).contains(&cluster).then_some((self.first + at / SECTOR as u64, offset..offset + length))
+    }
+
+    /// The sectors of a cluster that there is.
+    pub(super) fn sectors_of(&self, cluster: u32) -> Range<u64> {
+        let first = self.data + (u64::from(cluster) - RESERVED_ENTRIES) * self.per_cluster;
+        first..first + self.per_cluster
+    }
+
+    /// The sectors of a FAT16's root directory, or the first cluster of a FAT32's.
+    pub(super) const fn root(&self) -> Result<Range<u64>, u32> {
+        match self.root {
+            Root::Sectors(count) => Ok(self.data - count..self.data),
+            Root::Cluster { first, .. } => Err(first),
+        }
+    }
+
+    pub(super) const fn is_fat32(&self) -> bool {
+        matches!(self.root, Root::Cluster { .. })
+    }
+
+    fn is_information(&self, sector: u64) -> bool {
+        matches!(self.root, Root::Cluster { information, .. } if information == sector)
     }
 
     fn free_in(&self, entries: &[u8]) -> i64 {
@@ -117,8 +149,8 @@ impl Tables {
     }
 }
 
-/// The cluster that an entry names.
-fn number(entry: &[u8]) -> u32 {
+/// The cluster that an entry of a table names.
+pub(super) fn number(entry: &[u8]) -> u32 {
     let mut bytes = [0; 4];
     bytes[..entry.len()].copy_from_slice(entry);
     u32::from_le_bytes(bytes) & NUMBER
@@ -131,44 +163,6 @@ impl<'a> Disk<'a> {
         attempt.read(0, &mut sector).map_err(|interruption| Failure::Volume(alloc::format!("{interruption}")))?;
         let tables = Tables::new(&sector, attempt.info().sectors).map_err(|reason| Failure::Volume(reason.into()))?;
         Ok(Self { attempt, tables, freed: Cell::new(0) })
-    }
-
-    /// Whether the volume has such a cluster.
-    pub(super) fn has(&self, cluster: u32) -> bool {
-        self.tables.place(cluster).is_some()
-    }
-
-    /// The first cluster of what an entry of a directory names: the bytes of the entry begin at `offset` of `block`.
-    pub(super) fn first_cluster(&self, block: BlockIdx, offset: usize) -> Result<u32, Interruption> {
-        let mut sector = [embedded_sdmmc::Block::new()];
-        self.read(&mut sector, block)?;
-        let [sector] = sector;
-        let entry = sector.contents.get(offset..offset + ENTRY).ok_or(Interruption::OutOfRange)?;
-        let half = |at: usize| u32::from(u16::from_le_bytes([entry[at], entry[at + 1]]));
-        // A FAT16 has something else there.
-        let high = if self.tables.information.is_some() { half(CLUSTER_HIGH) } else { 0 };
-        Ok(high << 16 | half(CLUSTER_LOW))
-    }
-
-    /// Frees a cluster and those that follow it.
-    pub(super) fn free(&self, first: u32) -> Result<(), Interruption> {
-        let mut next = self.tables.place(first);
-        while let Some((sector, _)) = next {
-            let mut contents = [0; SECTOR];
-            self.attempt.read(sector, &mut contents)?;
-            let mut freed = 0;
-            while let Some((_, offset)) = next.filter(|(at, _)| *at == sector) {
-                let entry = &mut contents[offset..offset + self.tables.bad.len()];
-                let number = number(entry);
-                // What is free already has nothing behind it. So a chain that leads in a circle ends too.
-                next = self.tables.place(number).filter(|_| number != 0);
-                freed += i64::from(number != 0);
-                entry.iter_mut().zip(NUMBER.to_le_bytes()).for_each(|(byte, mask)| *byte &= !mask);
-            }
-            self.freed.set(self.freed.get() + freed);
-            (0..self.tables.count).try_for_each(|copy| self.attempt.write(sector + copy * self.tables.sectors, &contents))?;
-        }
-        Ok(())
     }
 
     fn sectors(&self) -> u32 {
@@ -194,7 +188,7 @@ impl<'a> Disk<'a> {
                 let freed = self.tables.free_in(&written) - self.tables.free_in(&stored);
                 self.freed.set(self.freed.get() + freed);
             }
-        } else if Some(sector) == self.tables.information {
+        } else if self.tables.is_information(sector) {
             self.attempt.read(sector, &mut stored)?;
             let count = &mut written[FREE_COUNT..FREE_COUNT + 4];
             count.copy_from_slice(&self.free_count(&stored).to_le_bytes());

@@ -148,21 +148,15 @@ impl<'a> Volume<'a> {
         })?;
         let Some(entry): Option<DirEntry> = exact.or(other) else { return Ok(None) };
         // Files are opened by their short names: of two that have the same, embedded-sdmmc takes the first. And some numbers of clusters make it panic.
-        let opened = self.manager.find_directory_entry(directory, &entry.name)?;
+        let opened = self.manager.find_directory_entry(directory, entry.name)?;
         if (opened.entry_block, opened.entry_offset) != (entry.entry_block, entry.entry_offset) {
             return Err(Failure::Volume(alloc::format!("{segment} is there twice: the volume is damaged")));
         }
-        let cluster = self.first_cluster(&entry)?;
+        let cluster = self.manager.device(|disk| disk.first_cluster(&entry))?;
         if cluster != 0 && !self.manager.device(|disk| disk.has(cluster)) {
             return Err(Failure::Volume(alloc::format!("{segment} begins at a cluster that there is not: the volume is damaged")));
         }
         Ok(Some(entry))
-    }
-
-    /// Where a file or a directory begins; zero for an empty file and the root.
-    fn first_cluster(&self, entry: &DirEntry) -> Result<u32, Failure> {
-        let cluster = self.manager.device(|disk| disk.first_cluster(entry.entry_block, entry.entry_offset as usize));
-        cluster.map_err(|interruption| Error::DeviceError(interruption).into())
     }
 
     /// Opens the directory of these segments; makes those that are missing if that is wished, else gives `None`.
@@ -252,13 +246,20 @@ impl<'a> Volume<'a> {
             return Err(Failure::NoSpace);
         }
         let (directory, name) = self.above(key, true)?.ok_or(Failure::NotFound)?;
-        let name = match self.entry(directory, name)? {
+        let former = self.entry(directory, name)?;
+        let name = match &former {
             Some(entry) => entry.name,
             None => ShortFileName::create_from_str(name).map_err(|_| Failure::Name)?,
         };
         let file = self.manager.open_file_in_dir(directory, name, Mode::ReadWriteCreateOrTruncate)?;
-        self.manager.write(file, value)?;
+        // A file of no bytes has no cluster.
+        if !value.is_empty() {
+            self.manager.write(file, value)?;
+        }
         self.manager.close_file(file)?;
+        if let Some(former) = former.filter(|_| value.is_empty()) {
+            self.manager.device(|disk| disk.empty(&former))?;
+        }
         Ok(self.manager.close_dir(directory)?)
     }
 
@@ -304,9 +305,17 @@ impl<'a> Volume<'a> {
     fn delete(&self, key: Key<'_>) -> Result<(), Failure> {
         let Some((directory, name)) = self.above(key, false)? else { return Ok(()) };
         if let Some(entry) = self.entry(directory, name)? {
-            let cluster = self.first_cluster(&entry)?;
+            let parent = match key.as_str().rsplit_once('/') {
+                Some((above, _)) => self.find(Key::new(above).map_err(|_| Failure::NotFound)?)?,
+                None => None,
+            };
+            let cluster = self.manager.device(|disk| -> Result<u32, Interruption> {
+                let parent = parent.map_or(Ok(0), |parent| disk.first_cluster(&parent))?;
+                disk.remove_long_name(parent, &entry)?;
+                disk.first_cluster(&entry)
+            })?;
             self.manager.delete_entry_in_dir(directory, entry.name)?;
-            self.manager.device(|disk| disk.free(cluster)).map_err(Error::DeviceError)?;
+            self.manager.device(|disk| disk.free(cluster))?;
         }
         Ok(self.manager.close_dir(directory)?)
     }

@@ -1,4 +1,4 @@
-//! Copies all of one store to two others.
+//! Copies all of one store to two others, in place of what was there.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,8 @@ use fogbow_kv::{Key, Kind, ReadOnly, ReadWrite, StreamError};
 /// # Errors
 /// The first that a store gives.
 pub async fn start(archive: impl ReadOnly, volume: impl ReadWrite, kept: impl ReadWrite) -> Result<(), StartError> {
+    volume.remove(Key::ROOT).await.map_err(StartError::application)?;
+    kept.remove(Key::ROOT).await.map_err(StartError::application)?;
     let mut pending = Vec::from([String::new()]);
     let mut count = 0;
     while let Some(at) = pending.pop() {
