@@ -4,7 +4,8 @@
 //! nothing it needs is missing; what it writes goes to the device when it has come to its end, and then the device is flushed. So it works over any
 //! device, and an operation that fails changes nothing.
 //!
-//! Limits: the device is the volume itself (put the layer `partition` over a disk with a partition table), with sectors of 512 bytes. Names are found
+//! Limits: the device is the volume itself (put the layer `partition` over a disk with a partition table), with sectors of 512 bytes; FAT12 is refused, and
+//! a FAT32 of fewer than 65,525 clusters, which some systems make and others take for a FAT16. Names are found
 //! as they are written, long or short, or in any case of ASCII letters; new ones must be short: 8 characters, a dot and 3 at most (stored in capitals). Values
 //! that are set must fit into the memory given, those that are read need not: see [`read`](ReadOnly::read). Dictionaries are not
 //! renamed. FAT has no journal: a power cut in the middle of an operation's writes can leave a part of them. A stream ends with

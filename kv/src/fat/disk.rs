@@ -90,7 +90,7 @@ impl Tables {
         let is_fat32 = clusters >= FAT32_CLUSTERS;
         // A FAT32 has no root directory of a fixed size, and keeps the size of its tables elsewhere.
         if is_fat32 != (half(17) == 0) || is_fat32 != (half(22) == 0) {
-            return Err("the volume has too few clusters for a FAT32, or too many for a FAT16");
+            return Err("the volume has too few clusters for a FAT32, or too many for a FAT16 (mkfs.fat makes the other kind with -F)");
         }
         let bad = BAD[usize::from(is_fat32)];
         let entries = clusters + RESERVED_ENTRIES;

@@ -138,6 +138,12 @@ fn names_of_other_systems_are_found_long_short_and_exactly() {
             assert_eq!(store.get(key(name)).await.unwrap(), value, "{name}");
         }
         assert_eq!(store.exists(key("LABEL")).await, Ok(None));
+        store.set(key("Long name"), b"5").await.unwrap();
+        assert_eq!(store.get(key("S.TXT")).await.unwrap(), b"5", "a value that is set keeps its names");
+        store.remove(key("Long name")).await.unwrap();
+        let mut sector = [0; 512];
+        disk.read(root, &mut sector).await.unwrap();
+        assert_eq!([0, 32, 64].map(|at| sector[at]), [0xe5, 0xe5, b'A'], "all of its names are gone, and no other");
     });
 }
 
@@ -283,6 +289,9 @@ fn a_fat32_is_read_and_written_and_knows_its_free_clusters() {
         assert_eq!(free_clusters(&disk).await, (free, [free as usize; 2]));
         store.set(key("A/B"), &value[..600]).await.unwrap();
         assert_eq!(free_clusters(&disk).await, (free + 38, [free as usize + 38; 2]));
+        store.set(key("A/B"), b"").await.unwrap();
+        assert_eq!(free_clusters(&disk).await, (free + 40, [free as usize + 40; 2]));
+        assert_eq!(store.get(key("A/B")).await, Ok(Vec::new()));
         store.remove(key("A")).await.unwrap();
         assert_eq!(free_clusters(&disk).await, (FAT32_CLUSTERS - 1, [FAT32_CLUSTERS as usize - 1; 2]));
         assert_eq!(store.list(Key::ROOT).await, Ok(Vec::new()));

@@ -60,7 +60,9 @@ fn volume(disk: &Path, (bits, sectors, per_cluster): Volume) -> Result<()> {
     host("mmd", "mtools", &["-i", &image, "::Former things"])?;
     let former = tempfile::NamedTempFile::new()?;
     former.as_file().write_all_at(&contents(20_000), 0)?;
-    for name in ["OLD.TXT", "A name that is longer than those of old.text", "Former things/Another that is long.text"] {
+    // The parts of such a name take some sixth of a sector: some lie in two clusters.
+    let below = (0..12).map(|number| format!("Former things/Another that is long, number {number}.text"));
+    for name in below.chain(["OLD.TXT", "A name that is longer than those of old.text"].map(String::from)) {
         host("mcopy", "mtools", &["-i", &image, text(former.path())?, &format!("::{name}")])?;
     }
     Ok(())
