@@ -118,10 +118,12 @@ impl Step {
                 after.insert(name.clone(), alloc::vec![0; *size as usize]);
             }
             Self::Remove(name) => after.retain(|other, _| !is_at_or_below(other, name)),
-            Self::Rename(from, to) if from == to => {}
             Self::Rename(from, to) => {
                 let is_value = model.contains_key(from);
                 let moved: Vec<_> = model.keys().filter(|other| is_at_or_below(other, from)).cloned().collect();
+                if from == to && !moved.is_empty() {
+                    return Some(after);
+                }
                 let nested = is_at_or_below(to, from) || is_at_or_below(from, to);
                 let free = can_hold(model, to) && (is_value || !model.contains_key(to));
                 (!moved.is_empty() && !nested && free).then_some(())?;

@@ -258,13 +258,17 @@ impl<'s, B: Block> Transaction<'s, B> {
     }
 
     pub(crate) async fn rename(&mut self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {
+        let value = self.name(from).await?;
+        if value.is_none() && !self.is_dictionary(from).await? {
+            return Err(WriteError::NotFound(from.to_string()));
+        }
         if from == to {
             return Ok(());
         }
         if to.below(from).is_some() || from.below(to).is_some() {
             return Err(WriteError::Conflict(to.to_string()));
         }
-        if let Some((value, _)) = self.name(from).await? {
+        if let Some((value, _)) = value {
             let former = self.name(to).await?;
             if former.is_none() {
                 self.check_place(to).await?;
@@ -272,9 +276,6 @@ impl<'s, B: Block> Transaction<'s, B> {
             self.dispose(former.map(|(_, meta)| meta.place));
             self.move_name(from.as_str(), to.as_str(), value.as_ref());
             return Ok(());
-        }
-        if from.is_root() || !self.is_dictionary(from).await? {
-            return Err(WriteError::NotFound(from.to_string()));
         }
         self.check_place(to).await?;
         if self.exists(to).await? {

@@ -376,12 +376,15 @@ impl ReadWrite for Directory {
             Err(error) => return Err(WriteError::Unavailable { key: key.to_string(), reason: error.to_string() }),
         };
         // The host counts bytes of files with 63 bits.
-        if offset.checked_add(part.len() as u64).is_none_or(|end| i64::try_from(end).is_err()) {
-            return Err(WriteError::NoSpace(key.to_string()));
-        }
+        let end = offset.checked_add(part.len() as u64).filter(|end| i64::try_from(*end).is_ok());
+        let end = end.ok_or_else(|| WriteError::NoSpace(key.to_string()))?;
         self.replace(key, |file| {
             if let Some(former) = &mut former {
                 io::copy(former, file)?;
+            }
+            // The host does not lengthen a file by writing no bytes behind its end.
+            if file.metadata()?.len() < end {
+                file.set_len(end)?;
             }
             file.write_all_at(part, offset)
         })
@@ -402,17 +405,17 @@ impl ReadWrite for Directory {
     }
 
     async fn rename(&self, from: Key<'_>, to: Key<'_>) -> Result<(), WriteError> {
+        let source = match self.find(from) {
+            Ok((_, metadata)) => metadata,
+            Err(ReadError::NotFound(key)) => return Err(WriteError::NotFound(key)),
+            Err(error) => return Err(WriteError::Unavailable { key: from.to_string(), reason: error.to_string() }),
+        };
         if from == to {
             return Ok(());
         }
         if to.below(from).is_some() || from.below(to).is_some() {
             return Err(WriteError::Conflict(to.to_string()));
         }
-        let source = match self.find(from) {
-            Ok((_, metadata)) => metadata,
-            Err(ReadError::NotFound(key)) => return Err(WriteError::NotFound(key)),
-            Err(error) => return Err(WriteError::Unavailable { key: from.to_string(), reason: error.to_string() }),
-        };
         if matches!(self.find(to), Ok((_, target)) if target.is_dir() || source.is_dir()) {
             return Err(WriteError::Conflict(to.to_string()));
         }
