@@ -61,7 +61,10 @@ async fn make(store: &impl ReadWrite, step: &Step) -> Result<(), WriteError> {
     match step {
         Step::Set(at, value) => store.set(key(*at), &value.bytes()).await,
         Step::Stream(at, value) => match store.set_stream(key(*at), &mut &value.bytes()[..]).await {
-            Ok(length) => Ok(assert_eq!(length, value.length as u64)),
+            Ok(length) => {
+                assert_eq!(length, value.length as u64);
+                Ok(())
+            }
             Err(StreamError::Store(error)) => Err(error),
             Err(StreamError::Source(never)) => match never {},
         },
@@ -76,11 +79,11 @@ async fn make(store: &impl ReadWrite, step: &Step) -> Result<(), WriteError> {
 /// What a store says of every key.
 async fn contents(store: &impl ReadOnly) -> Vec<String> {
     let mut found = Vec::new();
-    for at in 0..KEYS.len() {
+    for (at, name) in KEYS.iter().enumerate() {
         let value = store.get(key(at)).await.map(|value| value.as_ref().to_vec());
         let part = store.get_partial(key(at), 3, 4).await.map(|value| value.as_ref().to_vec());
         let rest = (store.exists(key(at)).await, store.list(key(at)).await, store.size(key(at)).await, store.digest(key(at)).await);
-        found.push(format!("{} {value:?} {part:?} {rest:?} {:?}", KEYS[at], store.last_modified(key(at)).await.map(drop)));
+        found.push(format!("{name} {value:?} {part:?} {rest:?} {:?}", store.last_modified(key(at)).await.map(drop)));
     }
     found
 }

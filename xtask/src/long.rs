@@ -27,6 +27,8 @@ pub(crate) fn soak(workspace: &Workspace, minutes: u32, progress: &Progress) -> 
     progress.say("Soaking", format_args!("all property tests, {SOAK_CASES} cases each"));
     let tests = ["test", "--quiet", "--release", "--workspace", "--all-features", "--lib", "--bins", "--exclude", "fogbow-tests"];
     let properties = run(workspace, &tests, &[], Some(("PROPTEST_CASES", SOAK_CASES.to_string())))?;
+    let stores = ["test", "--quiet", "--release", "--package", "fogbow-tests", "--test", "agreement"];
+    let agreement = run(workspace, &stores, &[], Some(("PROPTEST_CASES", SOAK_CASES.to_string())))?;
     progress.say("Soaking", format_args!("the network stack, {SOAK_FRAMES} hostile frames"));
     let fuzz = ["test", "--quiet", "--release", "--package", "fogbow-net", "--all-features", "--test", "frame_fuzz"];
     let frames = run(workspace, &fuzz, &[], Some(("FOGBOW_FUZZ_FRAMES", SOAK_FRAMES.to_string())))?;
@@ -36,7 +38,7 @@ pub(crate) fn soak(workspace: &Workspace, minutes: u32, progress: &Progress) -> 
     progress.say("Soaking", format_args!("images, {minutes} minutes each"));
     let program = ["run", "--quiet", "--release", "--package", "fogbow-tests", "--bin", "soak", "--"];
     let images = run(workspace, &program, &[minutes.to_string()], None)?;
-    Ok([properties, frames, stores].into_iter().find(|&code| code != ExitCode::SUCCESS).unwrap_or(images))
+    Ok([properties, agreement, frames, stores].into_iter().find(|&code| code != ExitCode::SUCCESS).unwrap_or(images))
 }
 
 fn run(workspace: &Workspace, cargo: &[&str], arguments: &[String], variable: Option<(&str, String)>) -> anyhow::Result<ExitCode> {
