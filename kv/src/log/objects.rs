@@ -1,5 +1,6 @@
 //! Large values: written chunk by chunk before the commit that makes them a key's value; and what becomes of those that no key leads to.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use fogbow::lock::Guard;
@@ -215,44 +216,41 @@ impl<B: Block> Inner<B> {
     }
 
     async fn sweep(&self, transaction: &mut Transaction<'_, B>, limit: usize) {
-        let before = transaction.operations.list.len();
         loop {
             let object = {
                 let state = self.state.borrow();
                 state.garbage.iter().find(|object| !state.growing.contains(object)).copied()
             };
             let Some(object) = object else { return };
-            let result = self.take_apart(object, transaction, limit).await;
-            if result.is_err() {
+            match self.parts(object, limit).await {
+                Ok(keys) => return keys.iter().for_each(|key| transaction.push(key, Slot::Deleted)),
                 // What cannot be read keeps the space that it takes; nobody is kept from writing by it.
-                self.state().garbage.remove(&object);
-            }
-            if result.is_ok() || transaction.operations.list.len() > before {
-                return;
+                Err(_) => drop(self.state().garbage.remove(&object)),
             }
         }
     }
 
-    async fn take_apart(&self, object: u64, transaction: &mut Transaction<'_, B>, limit: usize) -> Result<(), Fault> {
+    /// What is to be deleted next of an object that is garbage: so many of its chunks, and itself once there are no more.
+    async fn parts(&self, object: u64, limit: usize) -> Result<Vec<Box<[u8]>>, Fault> {
         let layers = Layers { own: None, staged: true };
+        let mut keys: Vec<Box<[u8]>> = Vec::new();
         if self.find(&garbage_key(object), layers).await?.is_none() {
             // It is about to become a value, or to be gone.
-            return Ok(());
+            return Ok(keys);
         }
         let mut from = chunk_key(object, 0).to_vec();
         for _ in 0..limit {
             match self.first_at(&from, layers).await?.filter(|key| chunk_of(key).is_some_and(|(owner, _)| owner == object)) {
                 Some(key) => {
-                    transaction.push(&key, Slot::Deleted);
-                    from = key.into_vec();
-                    from.push(0);
+                    from = [&*key, &[0]].concat();
+                    keys.push(key);
                 }
                 None => {
-                    transaction.push(&garbage_key(object), Slot::Deleted);
-                    return Ok(());
+                    keys.push(garbage_key(object).into());
+                    break;
                 }
             }
         }
-        Ok(())
+        Ok(keys)
     }
 }

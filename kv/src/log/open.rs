@@ -1,5 +1,6 @@
 //! Opening a store: the newest superblock, the free-space map, and then what is in the log.
 
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::ToString;
 use alloc::vec;
@@ -152,8 +153,20 @@ impl<B: Block> Inner<B> {
                 at += found.size;
                 self.state().at = at;
             }
+            self.check_end(&half);
         }
         Ok(repair)
+    }
+
+    /// Makes sure that a half of the log ends where it seems to: no record is written before the one before it is durable.
+    fn check_end(&self, half: &[u8]) {
+        let mut state = self.state();
+        let sequence = state.sequence;
+        if half.chunks_exact(self.geometry.sector).any(|sector| record::is_later(self.id, sequence, sector)) {
+            state.broken.get_or_insert_with(|| {
+                format!("record {sequence} of its log is damaged, and what was changed since is lost: export what can be read, and format the device")
+            });
+        }
     }
 
     fn apply(&self, operations: &Operations) {

@@ -91,6 +91,11 @@ fn assemble(id: u64, sector: usize, sequence: u64, known: usize, log: &[u8]) -> 
     (checksum(id, &payload) == known.identity).then_some(Record { payload, size: count * sector, repaired })
 }
 
+/// Whether a sector of the log belongs to a record after number `sequence`.
+pub(crate) fn is_later(id: u64, sequence: u64, bytes: &[u8]) -> bool {
+    u64_at(bytes, 8).is_some_and(|found| found > sequence) && u64_at(bytes, 0) == Some(checksum(id, &bytes[8..]))
+}
+
 /// What the sectors of a record have in common.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Header {

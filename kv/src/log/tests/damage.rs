@@ -91,26 +91,62 @@ fn no_damaged_sector_of_10000_reads_as_wrong_data() {
 #[test]
 fn damage_to_what_was_removed_is_nobodys_harm() {
     Simulation::new(1).block_on(async {
-        let disk = FaultDisk::new(ram(8 << 10), 1);
+        let disk = FaultDisk::new(ram(32 << 10), 1);
         let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
         for number in 0..40 {
             store.set(key(&format!("key-{number}")), &[1; 900]).await.unwrap();
         }
-        store.set(key("large"), &alloc::vec![2; 2 << 20]).await.unwrap();
-        store.remove(key("large")).await.unwrap();
+        let large = alloc::vec![2; 8 << 20];
+        store.set(key("large"), &large).await.unwrap();
+        store.set(key("other"), &large).await.unwrap();
+        store.checkpoint().await.unwrap();
+        store.batch(&[Change::Remove(key("large")), Change::Remove(key("other"))]).await.unwrap();
+        let superblock = store.0.state.borrow().superblock;
+        let root = store.0.node(superblock.root.unwrap(), superblock.level).await.unwrap();
+        let parts = (0..root.count).find(|&index| root.key(index).starts_with(b"o")).unwrap();
+        disk.damage(root.child(parts).page * store.0.sectors(), 0, &[0xff; SECTOR]);
+        let store = LogStore::open(disk, Config::default()).await.unwrap();
+        for round in 0..20 {
+            store.set(key("key-7"), &[round; 900]).await.unwrap();
+            store.remove(key("key-8")).await.unwrap();
+        }
+        // There is no room for this without what the other removed value had.
+        store.set(key("again"), &alloc::vec![3; 20 << 20]).await.unwrap();
+        assert_eq!(store.get(key("key-7")).await.unwrap().as_ref(), [19; 900]);
+        assert!(!store.check(|_, _| {}).await.problems.is_empty());
+    });
+}
+
+/// Keys whose node is damaged are neither read nor written, each with an error that names it; all others are.
+#[test]
+fn what_does_not_lie_in_a_damaged_node_is_written() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(1024), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        let names: Vec<String> = (0..40).map(|number| format!("key-{number:02}")).collect();
+        for name in &names {
+            store.set(key(name), &[1; 900]).await.unwrap();
+        }
         store.checkpoint().await.unwrap();
         let superblock = store.0.state.borrow().superblock;
         let root = store.0.node(superblock.root.unwrap(), superblock.level).await.unwrap();
-        assert_eq!(root.level, 1);
-        disk.damage(root.child(root.count - 1).page * store.0.sectors(), 0, &[0xff; SECTOR]);
-        let store = LogStore::open(disk, Config::default()).await.unwrap();
-        for round in 0..300 {
-            store.set(key("key-7"), &[round as u8; 900]).await.unwrap();
+        disk.damage(root.child(5).page * store.0.sectors(), 0, &[0xff; SECTOR]);
+        for image in 0..3 {
+            let store = LogStore::open(disk.clone(), Config::default()).await.unwrap();
+            let mut refused = 0;
+            for name in &names {
+                match store.set(key(name), &[image; 900]).await {
+                    Ok(()) => assert_eq!(store.get(key(name)).await.unwrap().as_ref(), [image; 900]),
+                    Err(error) => {
+                        assert!(matches!(error, WriteError::Unavailable { key, .. } if key == *name));
+                        assert!(matches!(store.get(key(name)).await, Err(ReadError::Unavailable { key, .. }) if key == *name));
+                        refused += 1;
+                    }
+                }
+            }
+            assert!((1..8).contains(&refused), "{refused}");
+            store.checkpoint().await.unwrap();
         }
-        store.checkpoint().await.unwrap();
-        store.remove(key("key-8")).await.unwrap();
-        assert_eq!(store.get(key("key-7")).await.unwrap().as_ref(), [299_u16 as u8; 900]);
-        assert!(!store.check(|_, _| {}).await.problems.is_empty());
     });
 }
 
@@ -132,6 +168,50 @@ fn superblocks_log_and_map_survive_damage() {
             damaged.damage((sector + 8) % sectors, 0, &[0xff; SECTOR]);
             let store = LogStore::open(damaged, Config::default()).await.unwrap();
             assert_eq!(contents(&store).await.len(), model.len() + 1, "sector {sector}");
+        }
+    });
+}
+
+/// More than one sector of a record: what was acknowledged after it is lost, and nobody goes on as if nothing had been.
+#[test]
+fn a_record_that_is_lost_is_told_by_those_after_it() {
+    Simulation::new(1).block_on(async {
+        let disk = Rc::new(ram(1024));
+        let store = LogStore::format(Rc::clone(&disk), Config::default()).await.unwrap();
+        let mut models = Vec::from([Model::new()]);
+        for number in 0..60 {
+            store.set(key(&format!("key-{number}")), &[0; 900]).await.unwrap();
+            models[0].insert(format!("key-{number}"), alloc::vec![0; 900]);
+        }
+        store.checkpoint().await.unwrap();
+        let superblock = store.0.state.borrow().superblock;
+        // Two sectors each, sixteen in one half of the log and four in the other.
+        for number in 0..20 {
+            let (name, value) = (format!("key-{}", number * 3), alloc::vec![1; 100]);
+            store.set(key(&name), &value).await.unwrap();
+            let mut model = models[number].clone();
+            model.insert(name, value);
+            models.push(model);
+        }
+        assert!(store.0.state.borrow().frozen.is_some() && store.0.state.borrow().superblock == superblock);
+        for (lost, expected) in models[..20].iter().enumerate() {
+            let damaged = FaultDisk::new(disk.snapshot(), 1);
+            let half = if lost < 16 { superblock.half } else { 1 - superblock.half };
+            for sector in 0..2 {
+                let start = store.0.geometry.half_start(half) * store.0.sectors();
+                damaged.damage(start + lost as u64 % 16 * 2 + sector, 0, &[0xff; SECTOR]);
+            }
+            let store = LogStore::open(damaged, Config::default()).await.unwrap();
+            assert_eq!(&contents(&store).await, expected);
+            let result = store.set(key("more"), b"1").await;
+            if lost == 19 {
+                // As if it had never been written: there is nothing that tells.
+                result.unwrap();
+                continue;
+            }
+            let text = format!("record {} of its log is damaged, and what was changed since is lost", superblock.sequence + lost as u64);
+            assert!(result.unwrap_err().to_string().contains(&text), "{text}");
+            assert!(store.check(|_, _| {}).await.read_only.is_some_and(|reason| reason.contains(&text)));
         }
     });
 }
