@@ -86,7 +86,7 @@ unsafe fn acquire(device: &DeclaredDevice, handle: u8) -> Result<Properties, Unu
         DeviceKind::Block => {
             // SAFETY: as above.
             let (given, info) = unsafe { library::block_acquire(&name) }.ok_or(Unusable::NotAttached)?;
-            (given, Properties::block(info.capacity, u16::try_from(info.block_size).unwrap_or(0), None)?)
+            (given, Properties::block(info.capacity, u16::try_from(info.block_size).unwrap_or(0), None, false)?)
         }
     };
     // The library's handle is the place in the manifest, and is used as an index there: no other may go back to it.

@@ -41,10 +41,10 @@ impl<T: Transfer> BlockDevice<T> {
     #[must_use]
     pub fn new(device: &Device, transfer: T) -> Option<Self> {
         match device.properties {
-            Ok(Properties::Block { capacity, sector_size, extension }) => {
+            Ok(Properties::Block { capacity, sector_size, extension, read_only }) => {
                 let sectors = capacity / u64::from(sector_size);
                 let durability = if extension.is_some() { Durability::Host } else { Durability::Image };
-                let info = BlockInfo { sector_size: usize::from(sector_size), sectors, read_only: false, durability };
+                let info = BlockInfo { sector_size: usize::from(sector_size), sectors, read_only, durability };
                 Some(Self { name: device.name.clone(), info, extension, transfer })
             }
             _ => None,

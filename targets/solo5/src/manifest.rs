@@ -28,6 +28,10 @@ const MIN_SECTOR: u16 = 512;
 /// The first byte of an entry's padding where a tender of Fogbow's takes more of a block device than Solo5's do; two powers of two follow.
 pub(crate) const EXTENSION: u8 = 1;
 
+/// Where a block entry's padding says that the device can be read alone, and what it says then.
+const READ_ONLY_AT: usize = 3;
+pub(crate) const READ_ONLY: u8 = 1;
+
 /// The first byte of a network entry's padding: where an image carries it, it takes frames with virtio's header before each; where a tender of Fogbow's
 /// hands the other back, each has one. Solo5's tenders look at neither and hand back what the image carries.
 const HEADERS_TAKEN: u8 = 1;
@@ -205,6 +209,8 @@ pub enum Properties {
         sector_size: u16,
         /// What the tender takes beyond one sector at a time.
         extension: Option<Extension>,
+        /// Whether the tender says that it can be read alone. Solo5's do not.
+        read_only: bool,
     },
 }
 
@@ -252,11 +258,11 @@ impl Properties {
         Ok(Self::Net { mac: MacAddress(mac), mtu, headed })
     }
 
-    /// A block device of `capacity` bytes, in sectors of `sector_size` bytes.
+    /// A block device of `capacity` bytes, in sectors of `sector_size` bytes, perhaps for reading alone.
     ///
     /// # Errors
     /// [`Unusable::SectorSize`], [`Unusable::Capacity`].
-    pub fn block(capacity: u64, sector_size: u16, extension: Option<Extension>) -> Result<Self, Unusable> {
+    pub fn block(capacity: u64, sector_size: u16, extension: Option<Extension>, read_only: bool) -> Result<Self, Unusable> {
         if !sector_size.is_power_of_two() || sector_size < MIN_SECTOR {
             return Err(Unusable::SectorSize(sector_size));
         }
@@ -264,7 +270,7 @@ impl Properties {
         if capacity == 0 || !capacity.is_multiple_of(u64::from(sector_size)) || i64::try_from(capacity).is_err() {
             return Err(Unusable::Capacity(capacity));
         }
-        Ok(Self::Block { capacity, sector_size, extension })
+        Ok(Self::Block { capacity, sector_size, extension, read_only })
     }
 }
 
@@ -418,8 +424,9 @@ fn read_properties(kind: DeviceKind, entry: &[u8; size_of::<raw::Entry>()]) -> R
             Properties::net(mac, field!(u16, entry, AT + 6), entry[offset_of!(raw::Entry, padding)] == HEADERS_GIVEN)
         }
         DeviceKind::Block => {
-            let extension = read_extension(&entry[offset_of!(raw::Entry, padding)..]);
-            Properties::block(field!(u64, entry, AT), field!(u16, entry, AT + 8), extension)
+            let padding = &entry[offset_of!(raw::Entry, padding)..];
+            let (extension, read_only) = (read_extension(padding), padding[READ_ONLY_AT] == READ_ONLY);
+            Properties::block(field!(u64, entry, AT), field!(u16, entry, AT + 8), extension, read_only)
         }
     }
 }

@@ -26,8 +26,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     // QEMU says in its own words what is wrong with a file.
     let places: Vec<Place> = places.into_iter().filter(|place| *place != Place::Virtio).collect();
     let mistakes = super::on(&places, "block_missing_and_odd_files_are_refused", odd_files_are_refused);
+    let shared = super::on(&[Place::Spt, Place::Hvt], "block_a_disk_that_others_read_is_read_only", shares_what_is_read);
     let given_back = super::trial("block_discard_and_zeroes_give_the_file_s_blocks_back", Place::Virtio, gives_blocks_back);
-    patterns.into_iter().chain(layers).chain(raw).chain(mistakes).chain(in_use).chain([given_back]).collect()
+    patterns.into_iter().chain(layers).chain(raw).chain(mistakes).chain(in_use).chain(shared).chain([given_back]).collect()
 }
 
 /// Runs `image` on a place with a file as its disk.
@@ -152,6 +153,20 @@ fn refuses_what_is_in_use(place: Place) -> Result<()> {
     check(&run(place, "block", disk.path(), &[])?, 1, &["disk", text])?;
     drop(other);
     check(&run(place, "block", disk.path(), &["--do=write"])?, 0, &[])
+}
+
+/// Another program reads the disk, and the image may as well; what it would write is refused before the host is asked.
+fn shares_what_is_read(place: Place) -> Result<()> {
+    let disk = disk()?;
+    check(&run(place, "block", disk.path(), &["--do=write"])?, 0, &[])?;
+    let _other = block::open(disk.path(), 512, Access::Read)?;
+    let file = format!("--block:disk={}", disk.path().display());
+    let look = |arguments: &[&str]| {
+        let run = Run { tender: &[&file, "--block-read-only:disk=yes"], arguments, ..Run::default() };
+        place.start("block", &run)?.ended()
+    };
+    check(&look(&["--do=verify"])?, 0, &["sectors of 512 bytes, read-only", "verified"])?;
+    check(&look(&["--do=write"])?, 1, &["at sector 0: the device is read-only"])
 }
 
 fn odd_files_are_refused(place: Place) -> Result<()> {

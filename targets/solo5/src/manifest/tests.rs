@@ -38,8 +38,25 @@ fn reads_what_the_tender_attached() {
     assert_eq!(service.properties, Ok(Properties::Net { mac: MacAddress([2, 0, 0, 0, 0, 9]), mtu: 1500, headed: false }));
     let disk = manifest.find(DeviceKind::Block, "disk").unwrap();
     assert_eq!((disk.handle, disk.host_descriptor), (2, 6));
-    assert_eq!(disk.properties, Ok(Properties::Block { capacity: 1 << 20, sector_size: 4096, extension: None }));
+    assert_eq!(disk.properties, Ok(Properties::Block { capacity: 1 << 20, sector_size: 4096, extension: None, read_only: false }));
     assert_eq!(manifest.find(DeviceKind::Net, "disk"), None);
+}
+
+#[test]
+fn a_block_device_is_more_than_solo5_s_only_where_the_tender_says_so() {
+    let larger = Some(Extension { transfer_sizes: [1 << 16, 1 << 20] });
+    for (given, expected) in [
+        ([0, 0, 0, 0], (None, false)),
+        ([1, 16, 20, 0], (larger, false)),
+        ([1, 16, 20, 1], (larger, true)),
+        ([0, 16, 20, 1], (None, true)),
+        ([1, 8, 20, 2], (None, false)),
+        ([1, 16, 31, 0], (None, false)),
+    ] {
+        let manifest = changed(8 + 2 * 104 + 97, &given).unwrap();
+        let Ok(Properties::Block { extension, read_only, .. }) = manifest.devices()[1].properties else { panic!("no block device") };
+        assert_eq!((extension, read_only), expected, "{given:?}");
+    }
 }
 
 #[test]

@@ -95,10 +95,11 @@ pub fn attach(command_line: &CommandLine, manifest: &Manifest) -> Result<Vec<Att
         }
         DeviceSetting::Block { source: Some(path), sector_size, read_only } => {
             let block_size = sector_size.unwrap_or(DEFAULT_SECTOR_SIZE);
-            let access = if read_only.unwrap_or(false) { Access::Read } else { Access::Write };
+            let read_only = read_only.unwrap_or(false);
+            let access = if read_only { Access::Read } else { Access::Write };
             let file =
                 block::open(path, block_size, access).map_err(|source| AttachError::Block { name: device.name.to_string(), source })?;
-            let properties = Properties::Block { capacity: file.capacity, block_size, extended };
+            let properties = Properties::Block { capacity: file.capacity, block_size, extended, read_only };
             Ok(Attached { properties, descriptor: file.descriptor, forwards: Vec::new() })
         }
         // `resolve` lets no device without a source through.

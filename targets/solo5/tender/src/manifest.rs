@@ -53,6 +53,10 @@ const CONSOLE_GIVEN: u8 = 2;
 /// between its offset and the end of the device. Two sizes, because a system call filter can compare but not add.
 pub const TRANSFER_SIZES: [u8; 2] = [16, 20];
 
+/// Where padding says that a block device can be read alone, so that the image need not find out by an error; and what it says then.
+const READ_ONLY_AT: usize = field::EXTENSION + 3;
+const READ_ONLY: u8 = 1;
+
 /// Block devices of an image that are all extended in this way; beyond that none is, as each takes room in the filter.
 pub const MAX_EXTENDED: usize = 16;
 
@@ -155,6 +159,8 @@ pub enum Properties {
         block_size: u16,
         /// Whether it can be flushed and takes [`TRANSFER_SIZES`]; otherwise a sector at a time.
         extended: bool,
+        /// Whether it is open for reading alone.
+        read_only: bool,
     },
     /// `struct mft_net_basic`.
     Net {
@@ -377,12 +383,15 @@ fn parse_entry(index: usize, entry: &[u8]) -> Result<Device, ManifestError> {
 
 fn emit_attachment(entry: &mut [u8], attachment: &Attachment) {
     match attachment.properties {
-        Properties::Block { capacity, block_size, extended } => {
+        Properties::Block { capacity, block_size, extended, read_only } => {
             write(entry, field::CAPACITY, &capacity.to_le_bytes());
             write(entry, field::BLOCK_SIZE, &block_size.to_le_bytes());
             if extended {
                 let [medium, large] = TRANSFER_SIZES;
                 write(entry, field::EXTENSION, &[1, medium, large]);
+            }
+            if read_only {
+                entry[READ_ONLY_AT] = READ_ONLY;
             }
         }
         Properties::Net { mac, mtu, headed } => {

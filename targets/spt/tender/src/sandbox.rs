@@ -75,7 +75,7 @@ fn filter(devices: &[Attached], events: &Events) -> Result<BpfProgram, BackendEr
                 allow(libc::SYS_read, vec![is_descriptor(descriptor)?])?;
                 allow(libc::SYS_write, vec![is_descriptor(descriptor)?])?;
             }
-            Properties::Block { capacity, block_size, extended } => {
+            Properties::Block { capacity, block_size, extended, .. } => {
                 let block_size = u64::from(block_size);
                 for call in [libc::SYS_pread64, libc::SYS_pwrite64] {
                     let whole_sector = condition(2, SeccompCmpOp::Eq, block_size)?;

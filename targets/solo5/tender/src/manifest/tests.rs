@@ -25,7 +25,7 @@ fn attached_devices_are_laid_out_as_the_abi_says() {
     let attachments = [
         Attachment { properties: Properties::Net { mac: [2, 1, 2, 3, 4, 5], mtu: 0x1234, headed: true }, descriptor: 7 },
         Attachment {
-            properties: Properties::Block { capacity: 0x0102_0304_0506_0708, block_size: 0x1000, extended: false },
+            properties: Properties::Block { capacity: 0x0102_0304_0506_0708, block_size: 0x1000, extended: false, read_only: true },
             descriptor: -1,
         },
     ];
@@ -45,7 +45,7 @@ fn attached_devices_are_laid_out_as_the_abi_says() {
     assert_eq!(block[68..72], [1, 0, 0, 0]);
     assert_eq!(block[72..82], [8, 7, 6, 5, 4, 3, 2, 1, 0, 0x10]);
     assert_eq!(block[88..92], [0xff; 4]);
-    assert_eq!(block[96], 1);
+    assert_eq!(block[96..104], [1, 0, 0, 0, 1, 0, 0, 0]);
 }
 
 #[test]
