@@ -178,6 +178,14 @@ pub enum Change<'a> {
     Rename(Key<'a>, Key<'a>),
 }
 
+impl<'a> Change<'a> {
+    /// The key that errors name.
+    const fn key(&self) -> Key<'a> {
+        let (Self::Set(key, _) | Self::Remove(key) | Self::Rename(key, _)) = self;
+        *key
+    }
+}
+
 /// A store that can be read and written.
 pub trait ReadWrite: ReadOnly {
     /// Sets the value of `key`, which is then wholly the new one. In a store that survives a power cut, the new value does once this has returned.

@@ -31,11 +31,7 @@ fn memory(name: &str) -> Result<usize, StartError> {
 /// When there is no log store on the device, and it is not blank or cannot be written.
 pub async fn log<B: Block>(device: B, name: &str) -> Result<LogStore<B>, StartError> {
     let config = Config { cache: memory(name)? };
-    let opened = match device.info().read_only {
-        true => LogStore::open(device, config).await,
-        false => LogStore::open_or_format(device, config).await,
-    };
-    opened.map_err(|error| StartError::new(name, error))
+    LogStore::open_or_format(device, config).await.map_err(|error| StartError::new(name, error))
 }
 
 /// The store `tar`: the archive on the device, which is empty if the device begins with zeros.

@@ -414,7 +414,7 @@ impl<B: Block> ReadWrite for Tar<B> {
         match *changes {
             [] => Ok(()),
             [Change::Set(key, value)] => self.set(key, value).await,
-            [Change::Set(key, _) | Change::Remove(key) | Change::Rename(key, _), ..] => Err(unsupported(key)),
+            [first, ..] => Err(unsupported(first.key())),
         }
     }
 

@@ -139,6 +139,21 @@ mod tests {
         assert_eq!(kept, (90..100).collect::<alloc::vec::Vec<_>>());
     }
 
+    /// Two tasks may have read the same at the same time; and what is larger than the cache is not for it.
+    #[test]
+    fn what_is_there_or_does_not_fit_is_left_out() {
+        let mut cache = Cache::new(100 + OVERHEAD);
+        let large = NodeRef { page: 7, checksum: 0 };
+        cache.insert(large, Cached::Chunk([0; 101].into()));
+        assert!(cache.get(large).is_none());
+        for _ in 0..2 {
+            let (key, value) = chunk(1);
+            cache.insert(key, value);
+            assert_eq!((cache.entries.len(), cache.table.len(), cache.size), (1, 1, 100 + OVERHEAD));
+        }
+        assert!(cache.find(chunk(1).0).is_some_and(|number| *number == 0), "what is there is not evicted for itself");
+    }
+
     proptest! {
         /// What is found is what was put there, and the limit holds.
         #[test]

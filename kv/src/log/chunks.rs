@@ -31,9 +31,7 @@ impl<B: Block> Inner<B> {
     async fn read_chunk(&self, key: &[u8], chunk: &Chunk) -> Result<Rc<[u8]>, Fault> {
         let at = NodeRef { page: chunk.extents.first().map_or(0, |extent| extent.page), checksum: chunk.checksum };
         let cached = self.cache.borrow_mut().get(at);
-        if let Some(Cached::Chunk(bytes)) = cached
-            && bytes.len() >= chunk.length
-        {
+        if let Some(Cached::Chunk(bytes)) = cached {
             return Ok(bytes);
         }
         let bytes = self.load_chunk(key, chunk).await?;

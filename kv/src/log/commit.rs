@@ -97,9 +97,6 @@ impl<B: Block> Inner<B> {
             self.commit(number).await?;
         }
         let mut state = self.state();
-        if let Some(reason) = &state.broken {
-            return Err(Fault::Broken(reason.clone()));
-        }
         let page = self.geometry.page;
         let number = state.commits.number();
         let staged = &mut state.commits.staged;

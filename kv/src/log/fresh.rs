@@ -47,12 +47,12 @@ impl<B: Block> LogStore<B> {
         Ok(Self(Rc::new(inner)))
     }
 
-    /// Opens the store on a device; makes one first if the device is blank, all zeros where superblocks are.
+    /// Opens the store on a device; makes one first if the device can be written and is blank, all zeros where superblocks are.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open_or_format(device: B, config: Config) -> Result<Self, OpenError> {
-        if is_blank(&device).await? { Self::format(device, config).await } else { Self::open(device, config).await }
+        if !device.info().read_only && is_blank(&device).await? { Self::format(device, config).await } else { Self::open(device, config).await }
     }
 }
 

@@ -206,6 +206,20 @@ mod tests {
             prop_assert_eq!(parse(&key, 1).is_some(), chunk_of(&key).is_some());
         }
 
+        /// What counts is the newest operation of each key.
+        #[test]
+        fn former_operations_do_not_count(list in prop::collection::vec((0_u8..6, 0_usize..10_000, 0..3), 0..40)) {
+            let mut table = Memtable::new(4096);
+            for (key, length, kind) in list {
+                let value = alloc::vec![0; length].into();
+                table.insert(&[key], &match kind { 0 => Slot::Put(value), 1 => Slot::Deleted, _ => Slot::Data(value) });
+            }
+            let mut fresh = Memtable::new(4096);
+            table.slots.iter().for_each(|(key, slot)| fresh.insert(key, slot));
+            let counts = |table: &Memtable| (table.puts, table.node_bytes, table.data_pages);
+            prop_assert_eq!(counts(&table), counts(&fresh));
+        }
+
         #[test]
         fn arbitrary_records_do_not_panic(bytes: Vec<u8>) {
             let _ = Operations::parse(&bytes);

@@ -368,8 +368,10 @@ impl Merge {
             self.frames.push(frame);
             return Ok(());
         }
-        if self.frames.is_empty() && self.top.is_empty() && frame.out.len() == 1 {
-            // A root with one child is none.
+        let is_alone = self.top.is_empty() && self.frames.iter().all(|above| above.out.is_empty() && above.next == above.node.count);
+        if is_alone && frame.out.len() == 1 {
+            // A root with one child is none; nor are those above it.
+            self.frames.clear();
             self.top = frame.out;
             self.top_level = level - 1;
             return Ok(());

@@ -10,17 +10,24 @@ use fogbow_block::{Block, Ram};
 use super::{Config, LogStore};
 use crate::{Change, Key, Kind, ReadOnly, ReadWrite, WriteError};
 
+mod answers;
 mod arbitrary;
+mod broken;
 mod checks;
 mod damage;
 mod faults;
+mod forge;
+mod forged;
 mod full;
 mod model;
 mod power;
 mod promises;
 mod reopened;
 mod reserve;
+mod shape;
 mod stalls;
+mod values;
+mod work;
 
 /// What a store should hold.
 type Model = BTreeMap<String, Vec<u8>>;

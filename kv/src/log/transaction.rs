@@ -311,8 +311,7 @@ impl<'s, B: Block> Transaction<'s, B> {
             }
             (Change::Rename(from, to), _) => self.rename(*from, *to).await?,
         }
-        let (Change::Set(key, _) | Change::Remove(key) | Change::Rename(key, _)) = change;
-        self.check_size(*key)
+        self.check_size(change.key())
     }
 
     pub(crate) fn check_size(&self, key: Key<'_>) -> Result<(), WriteError> {

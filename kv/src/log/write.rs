@@ -1,6 +1,5 @@
 //! Writing: [`ReadWrite`] for the log store.
 
-use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -11,12 +10,19 @@ use fogbow_block::Block;
 
 use super::LogStore;
 use super::entry::{CHUNK, name_of};
-use super::memtable::Slot;
 use super::objects::{Content, Object};
 use super::transaction::Transaction;
 use crate::{Change, Key, ReadWrite, StreamError, WriteError};
 
 impl<B: Block> LogStore<B> {
+    /// The lock for staging, and a transaction; none in a store that takes no more writes.
+    async fn begin(&self, key: Key<'_>) -> Result<(Guard<'_, ()>, Transaction<'_, B>), WriteError> {
+        let stage = self.0.stage.lock().await;
+        // A commit that failed stays staged: nobody should hear of conflicts with what is not there.
+        self.0.check_broken().map_err(|fault| fault.write(key))?;
+        Ok((stage, Transaction::new(&self.0)))
+    }
+
     /// Commits a transaction, with the taking apart of some garbage.
     async fn end(
         &self,
@@ -35,8 +41,7 @@ impl<B: Block> LogStore<B> {
     }
 
     async fn set_content(&self, key: Key<'_>, content: Content<'_, '_, B>) -> Result<(), WriteError> {
-        let stage = self.0.stage.lock().await;
-        let mut transaction = Transaction::new(&self.0);
+        let (stage, mut transaction) = self.begin(key).await?;
         transaction.set(key, content).await?;
         self.end(key, stage, transaction, false).await
     }
@@ -48,11 +53,9 @@ impl<B: Block> LogStore<B> {
     pub async fn remove_with(&self, key: Key<'_>, mut progress: impl FnMut(u64)) -> Result<(), WriteError> {
         let (mut removed, mut most) = (0, self.0.most_removed());
         loop {
-            let stage = self.0.stage.lock().await;
-            let mut transaction = Transaction::new(&self.0);
+            let (stage, mut transaction) = self.begin(key).await?;
             let is_all = transaction.remove(key, most).await?;
-            let is_name = |(key, slot): &&(Box<[u8]>, Slot)| *slot == Slot::Deleted && name_of(key).is_some();
-            let count = transaction.operations.list.iter().filter(is_name).count() as u64;
+            let count = transaction.operations.list.iter().filter(|(key, _)| name_of(key).is_some()).count() as u64;
             match self.end(key, stage, transaction, true).await {
                 // The less is removed at once, the less room that takes.
                 Err(WriteError::NoSpace(_)) if most > 1 => {
@@ -121,21 +124,18 @@ impl<B: Block> ReadWrite for LogStore<B> {
                 _ => None,
             });
         }
-        let stage = self.0.stage.lock().await;
-        let mut transaction = Transaction::new(&self.0);
-        let mut last = Key::ROOT;
+        let mut key = changes.first().map_or(Key::ROOT, Change::key);
+        let (stage, mut transaction) = self.begin(key).await?;
         for (change, content) in changes.iter().zip(contents) {
-            let (Change::Set(key, _) | Change::Remove(key) | Change::Rename(key, _)) = change;
-            last = *key;
+            key = change.key();
             transaction.change(change, content).await?;
         }
         let is_removal = changes.iter().all(|change| matches!(change, Change::Remove(_)));
-        self.end(last, stage, transaction, is_removal).await
+        self.end(key, stage, transaction, is_removal).await
     }
 
     async fn set_partial(&self, key: Key<'_>, offset: u64, part: &[u8]) -> Result<(), WriteError> {
-        let stage = self.0.stage.lock().await;
-        let mut transaction = Transaction::new(&self.0);
+        let (stage, mut transaction) = self.begin(key).await?;
         // A small value is set as a whole.
         match transaction.small(key).await? {
             Some(mut value) if offset.saturating_add(part.len() as u64) <= self.0.max_logged() as u64 => {
@@ -152,8 +152,7 @@ impl<B: Block> ReadWrite for LogStore<B> {
     }
 
     async fn allocate(&self, key: Key<'_>, size: u64) -> Result<(), WriteError> {
-        let stage = self.0.stage.lock().await;
-        let mut transaction = Transaction::new(&self.0);
+        let (stage, mut transaction) = self.begin(key).await?;
         if transaction.exists(key).await? {
             return Err(WriteError::Exists(key.to_string()));
         }

@@ -9,28 +9,6 @@ use super::super::FormatError;
 use super::*;
 use crate::log::OpenError;
 
-#[test]
-fn after_a_failed_write_only_reads_go_on_until_it_is_opened_again() {
-    Simulation::new(1).block_on(async {
-        for operation in [Operation::Write, Operation::Flush] {
-            let disk = FaultDisk::new(ram(1024), 1);
-            let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
-            store.set(key("a"), b"1").await.unwrap();
-            disk.fail(operation, 1, Fault::Error);
-            assert!(matches!(store.set(key("b"), b"2").await, Err(WriteError::Unavailable { key, .. }) if key == "b"));
-            assert!(matches!(store.set(key("c"), b"3").await, Err(WriteError::Unavailable { .. })));
-            assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
-            assert_eq!(store.exists(key("b")).await, Ok(None), "what was not acknowledged is not shown");
-            assert!(store.checkpoint().await.is_err() && store.set(key("d"), &[4; 100_000]).await.is_err());
-            let report = store.check(|_, _| {}).await;
-            assert!(report.read_only.is_some_and(|reason| reason.contains("the host or the device failed")));
-            let store = LogStore::open(disk, Config::default()).await.unwrap();
-            store.set(key("c"), b"3").await.unwrap();
-            assert_eq!(store.get(key("a")).await.unwrap().as_ref(), b"1");
-        }
-    });
-}
-
 /// A record that was written, but whose flush failed with the image: once the next one has shown it, it is there to stay.
 #[test]
 fn what_was_shown_once_does_not_vanish() {
