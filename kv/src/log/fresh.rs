@@ -52,7 +52,11 @@ impl<B: Block> LogStore<B> {
     /// # Errors
     /// [`OpenError`].
     pub async fn open_or_format(device: B, config: Config) -> Result<Self, OpenError> {
-        if !device.info().read_only && is_blank(&device).await? { Self::format(device, config).await } else { Self::open(device, config).await }
+        if !device.info().read_only && is_blank(&device).await? {
+            Self::format(device, config).await
+        } else {
+            Self::open(device, config).await
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod arbitrary;
 mod broken;
 mod checks;
 mod damage;
+mod dropped;
 mod faults;
 mod forge;
 mod forged;

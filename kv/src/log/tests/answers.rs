@@ -28,7 +28,17 @@ fn what_cannot_be_is_said_whether_it_is_in_the_log_or_in_the_tree() {
             assert_eq!(store.last_modified(key("q")).await, Err(ReadError::NotFound("q".into())));
             assert_eq!(store.size(key("q")).await, Err(ReadError::NotFound("q".into())));
             assert_eq!(store.get(key("a")).await.map(drop), Err(ReadError::IsDictionary("a".into())));
-            let conflicts = [("a", "a/x"), ("a/b", "a"), ("a/b", "a/b/x"), ("q", "q/r"), ("q/r", "q"), ("", "d"), ("a", ""), ("a", "c"), ("a/b", "c/d")];
+            let conflicts = [
+                ("a", "a/x"),
+                ("a/b", "a"),
+                ("a/b", "a/b/x"),
+                ("q", "q/r"),
+                ("q/r", "q"),
+                ("", "d"),
+                ("a", ""),
+                ("a", "c"),
+                ("a/b", "c/d"),
+            ];
             for (from, to) in conflicts {
                 assert_eq!(store.rename(key(from), key(to)).await, Err(WriteError::Conflict(to.into())), "{from} to {to}");
             }
@@ -38,7 +48,9 @@ fn what_cannot_be_is_said_whether_it_is_in_the_log_or_in_the_tree() {
             assert_eq!(store.rename(key("q"), key("r")).await, Err(WriteError::NotFound("q".into())));
             // 1023 bytes, and two more below it.
             let deep = ["x".repeat(255).as_str(); 4].join("/");
-            assert!(matches!(store.rename(key("a"), key(&deep)).await, Err(WriteError::Unsupported { key, .. }) if key == format!("{deep}/b")));
+            assert!(
+                matches!(store.rename(key("a"), key(&deep)).await, Err(WriteError::Unsupported { key, .. }) if key == format!("{deep}/b"))
+            );
             assert_eq!(contents(&store).await, [("a/b".into(), b"1".to_vec()), ("c".into(), b"2".to_vec())].into());
             store.checkpoint().await.unwrap();
         }

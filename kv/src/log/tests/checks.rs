@@ -1,5 +1,9 @@
 //! What a check finds: one store for each kind of damage, made so that all checksums are right.
 
+use core::time::Duration;
+
+use fogbow_block::fault::FaultDisk;
+
 use super::super::entry::{Chunk, chunk_key, garbage_key, name_key};
 use super::super::layout::{Extent, NodeRef};
 use super::super::{Value, check::Report, node};
@@ -206,6 +210,34 @@ fn what_is_in_the_log_is_checked() {
         store.checkpoint().await.unwrap();
         store.check(|done, total| calls.push((done, total))).await;
         assert!(calls.is_sorted() && calls[0].0 == 0 && calls.last().is_some_and(|(done, total)| done == total), "{calls:?}");
+    });
+}
+
+/// What is written waits while a check runs, and a check waits for what is being written: it sees no half of a checkpoint.
+#[test]
+fn a_check_finds_nothing_wrong_while_others_write() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(1024), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        disk.set_latency(Duration::from_micros(10)..Duration::from_micros(200));
+        let is_done = Rc::new(core::cell::Cell::new(false));
+        let writer = {
+            let (store, is_done) = (store.clone(), Rc::clone(&is_done));
+            fogbow::spawn(async move {
+                for number in 0..300_u32 {
+                    store.set(key(&format!("key-{}", number % 50)), &[1; 800]).await.unwrap();
+                }
+                is_done.set(true);
+            })
+        };
+        let mut checks = 0;
+        while !is_done.get() {
+            assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
+            checks += 1;
+            fogbow::task::yield_now().await;
+        }
+        writer.await;
+        assert!(checks > 20, "{checks}");
     });
 }
 

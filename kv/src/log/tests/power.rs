@@ -14,8 +14,8 @@ use super::*;
 
 /// A disk that looks at what a power cut would leave, before each flush.
 #[derive(Clone)]
-struct Probe {
-    disk: FaultDisk,
+pub(super) struct Probe {
+    pub(super) disk: FaultDisk,
     /// Whether this may be left.
     is_allowed: Rc<dyn Fn(&Model) -> bool>,
     counts: Rc<Counts>,
@@ -34,11 +34,19 @@ fn next(count: &Cell<u64>) -> u64 {
 }
 
 impl Probe {
-    fn new(seed: u64, is_allowed: impl Fn(&Model) -> bool + 'static) -> Self {
-        Self { disk: FaultDisk::new(ram(1536), seed), is_allowed: Rc::new(is_allowed), counts: Rc::default() }
+    fn new(kib: u64, seed: u64, is_allowed: impl Fn(&Model) -> bool + 'static) -> Self {
+        Self { disk: FaultDisk::new(ram(kib), seed), is_allowed: Rc::new(is_allowed), counts: Rc::default() }
     }
 
-    async fn format(&self) -> LogStore<Self> {
+    /// A disk that may only hold what is expected.
+    pub(super) fn expecting(kib: u64, seed: u64) -> (Self, Rc<RefCell<Expected>>) {
+        let expected = Rc::new(RefCell::new(Expected::default()));
+        let allowed = Rc::clone(&expected);
+        let is_allowed = move |found: &Model| *found == allowed.borrow().before || *found == allowed.borrow().after;
+        (Self::new(kib, seed, is_allowed), expected)
+    }
+
+    pub(super) async fn format(&self) -> LogStore<Self> {
         let store = LogStore::format(self.clone(), Config::default()).await.unwrap();
         self.counts.is_formatted.set(true);
         store
@@ -108,16 +116,14 @@ impl Block for Probe {
 
 /// What a store holds before and after the change under way.
 #[derive(Default)]
-struct Expected {
-    before: Model,
-    after: Model,
+pub(super) struct Expected {
+    pub(super) before: Model,
+    pub(super) after: Model,
 }
 
 fn cut_at_every_point(seed: u64, count: usize) {
     Simulation::new(seed).block_on(async move {
-        let expected = Rc::new(RefCell::new(Expected::default()));
-        let allowed = Rc::clone(&expected);
-        let disk = Probe::new(seed, move |found| *found == allowed.borrow().before || *found == allowed.borrow().after);
+        let (disk, expected) = Probe::expecting(1536, seed);
         let store = disk.format().await;
         let mut steps = Steps(seed);
         let (mut model, mut made) = (Model::new(), 0);
@@ -166,13 +172,19 @@ impl Known {
     }
 }
 
-/// Large values take pages of their own while others commit and make checkpoints: what the last superblock leads to is left alone all the same.
+/// Large values take pages of their own while others commit and make checkpoints: what the last superblock leads to is left alone all the same. On the
+/// smaller device pages are used again as soon as they are free.
 #[test]
 fn nothing_is_lost_when_the_power_fails_while_several_tasks_write() {
-    Simulation::new(7).block_on(async {
+    cut_while_several_tasks_write(1536);
+    cut_while_several_tasks_write(420);
+}
+
+fn cut_while_several_tasks_write(kib: u64) {
+    Simulation::new(7).block_on(async move {
         let known = Rc::new(RefCell::new(Known::default()));
         let allowed = Rc::clone(&known);
-        let disk = Probe::new(7, move |found| allowed.borrow().allows(found));
+        let disk = Probe::new(kib, 7, move |found| allowed.borrow().allows(found));
         let store = disk.format().await;
         disk.disk.set_latency(Duration::from_micros(10)..Duration::from_micros(200));
         let write = async |store: LogStore<Probe>, known: Rc<RefCell<Known>>, task: u64| {
