@@ -229,7 +229,7 @@ pub trait ReadWrite: ReadOnly {
     /// Moves a value, or a dictionary with all that is below it, from `from` to `to`. A value at `to` is replaced.
     ///
     /// # Errors
-    /// [`WriteError::NotFound`] when there is nothing at `from`, and others.
+    /// [`WriteError::NotFound`] when there is nothing at `from`, [`WriteError::Conflict`] when one of the two lies below the other, and others.
     fn rename(&self, from: Key<'_>, to: Key<'_>) -> impl Future<Output = Result<(), WriteError>>;
 }
 

@@ -33,7 +33,7 @@ fn after_a_failed_write_only_reads_go_on_until_it_is_opened_again() {
 fn changes() -> Vec<Step> {
     let mut steps = Steps(11);
     let mut small = core::iter::from_fn(|| Some(steps.step())).filter(is_small);
-    (1..100).filter_map(|number| if number % 20 == 0 { Some(Step::Checkpoint) } else { small.next() }).collect()
+    (1..150).filter_map(|number| if number % 50 == 0 { Some(Step::Checkpoint) } else { small.next() }).collect()
 }
 
 /// Whether all of it goes through the log.

@@ -100,3 +100,19 @@ fn half_a_value_takes_no_space_after_a_power_cut() {
         assert_eq!(free(disk.snapshot()).await, before);
     });
 }
+
+/// A dictionary is removed in steps that the log holds, however long its names are; they are told of.
+#[test]
+fn dictionaries_of_the_longest_names_are_removed() {
+    Simulation::new(1).block_on(async {
+        let store = LogStore::format(ram(1024), Config::default()).await.unwrap();
+        let above = ["x".repeat(255).as_str(); 3].join("/");
+        for number in 0..40 {
+            store.set(key(&format!("{above}/{}{number:02}", "y".repeat(250))), b"1").await.unwrap();
+        }
+        let mut told = Vec::new();
+        store.remove_with(key(&above), |removed| told.push(removed)).await.unwrap();
+        assert!(told.is_sorted() && told.len() > 1 && told.last() == Some(&40), "{told:?}");
+        assert_eq!(contents(&store).await, Model::new());
+    });
+}

@@ -9,14 +9,20 @@ use super::super::layout::{Extent, Superblock};
 use super::*;
 use crate::log::{FormatError, OpenError};
 
+/// A store with the value `a`, which is in its tree.
+async fn with_a_value_in_its_tree<B: Block>(disk: B) -> LogStore<B> {
+    let store = LogStore::format(disk, Config::default()).await.unwrap();
+    store.set(key("a"), b"1").await.unwrap();
+    store.checkpoint().await.unwrap();
+    store
+}
+
 /// Both copies of the superblock are there again after one was damaged.
 #[test]
 fn a_superblock_that_was_damaged_is_written_again() {
     Simulation::new(1).block_on(async {
         let disk = FaultDisk::new(ram(1024), 1);
-        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
-        store.set(key("a"), b"1").await.unwrap();
-        store.checkpoint().await.unwrap();
+        let store = with_a_value_in_its_tree(disk.clone()).await;
         let newest = store.0.state.borrow().superblock;
         let places = Superblock::places(newest.generation);
         for place in places {
@@ -192,9 +198,7 @@ fn a_store_is_opened_with_smaller_sectors_and_refused_with_larger_ones() {
 fn a_read_only_device_is_read() {
     Simulation::new(1).block_on(async {
         let disk = Rc::new(ram(1024));
-        let store = LogStore::format(Rc::clone(&disk), Config::default()).await.unwrap();
-        store.set(key("a"), b"1").await.unwrap();
-        store.checkpoint().await.unwrap();
+        let store = with_a_value_in_its_tree(Rc::clone(&disk)).await;
         store.set(key("b"), b"2").await.unwrap();
         let places = Superblock::places(store.0.state.borrow().superblock.generation);
         drop(store);
@@ -218,9 +222,7 @@ fn a_power_cut_while_formatting_leaves_no_store_or_the_new_one() {
     use fogbow_block::fault::Survivors;
     Simulation::new(1).block_on(async {
         let old = Rc::new(ram(512));
-        let store = LogStore::format(Rc::clone(&old), Config::default()).await.unwrap();
-        store.set(key("old"), b"1").await.unwrap();
-        store.checkpoint().await.unwrap();
+        let store = with_a_value_in_its_tree(Rc::clone(&old)).await;
         store.set(key("in-log"), b"2").await.unwrap();
         let former = contents(&store).await;
         drop(store);
@@ -232,7 +234,7 @@ fn a_power_cut_while_formatting_leaves_no_store_or_the_new_one() {
             for seed in 0..4 {
                 let left = disk.power_cut(if is_formatted { Survivors::None } else { Survivors::Random(seed) });
                 match LogStore::open(left, Config::default()).await {
-                    Ok(store) if store.get(key("old")).await.is_err() => {
+                    Ok(store) if store.get(key("a")).await.is_err() => {
                         assert_eq!(contents(&store).await, Model::new());
                         // Should its map not be the one that was written, it would have been made again.
                         assert_eq!(store.0.state.borrow().superblock.generation, 0, "after {sectors} sectors");

@@ -198,11 +198,11 @@ fn the_parts_of_a_large_value_leave_what_is_promised() {
         for _ in 0..16 {
             object.push(&[2; 65536]).await.unwrap();
         }
+        store.checkpoint().await.unwrap();
         let taken = take_the_rest(&store);
         assert_eq!(object.push(&[2; 65536]).await, Err(Fault::NoSpace));
         assert!(free(&store) >= store.0.state.borrow().pages_promised());
         drop(object);
-        store.checkpoint().await.unwrap();
         store.0.state().space.release(&taken);
         store.set(key("b"), &[3; 2_000_000]).await.unwrap();
         assert_eq!(store.get(key("a")).await.unwrap().as_ref(), [1; 100]);

@@ -1,16 +1,18 @@
-//! Calls that are dropped at any point, and what a power cut leaves after that.
+//! Checkpoints that are dropped at any point or take long, and what a power cut leaves then.
 
 use core::time::Duration;
 
 use fogbow::time;
-use fogbow_block::fault::FaultDisk;
+use fogbow_block::fault::{FaultDisk, Survivors};
 
+use super::super::objects::Object;
 use super::power::Probe;
 use super::*;
 
 const REQUEST: Duration = Duration::from_micros(10);
 
-/// A checkpoint is dropped at each of its requests of the device, what it wrote being durable or not. The device is so full that pages are used again at once.
+/// A checkpoint is dropped at each of its requests of the device, and then others are, until all free pages have been used for one of them: what the first
+/// superblock leads to, if it was written, is not among those.
 #[test]
 fn nothing_is_lost_when_the_power_fails_after_a_checkpoint_was_dropped() {
     Simulation::new(1).block_on(async {
@@ -28,6 +30,9 @@ fn nothing_is_lost_when_the_power_fails_after_a_checkpoint_was_dropped() {
             }
             disk.disk.set_latency(REQUEST..REQUEST);
             let is_whole = time::timeout(REQUEST * requests + REQUEST / 2, store.checkpoint()).await.is_ok();
+            for _ in 0..20 {
+                let _ = time::timeout(REQUEST * 5 / 2, store.checkpoint()).await;
+            }
             for number in 0..40_u8 {
                 set(format!("key-{}", number % 20), alloc::vec![number; 700]).await;
             }
@@ -63,6 +68,53 @@ fn the_map_is_whole_after_a_checkpoint_was_dropped() {
                 assert!(requests >= 7);
                 break;
             }
+        }
+    });
+}
+
+/// While a superblock is on its way, others take all the pages that they can have: what the former one leads to is not among them.
+#[test]
+fn the_former_tree_stays_until_the_new_superblock_is_durable() {
+    Simulation::new(1).block_on(async {
+        for requests in 0.. {
+            let disk = FaultDisk::new(ram(512), 1);
+            let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+            for number in 0..20_u8 {
+                store.set(key(&format!("key-{number:02}")), &[number; 700]).await.unwrap();
+            }
+            // So that the pages that are taken next are not those that were written last.
+            for round in 0..12 {
+                store.set(key("key-00"), &[round; 700]).await.unwrap();
+                store.checkpoint().await.unwrap();
+            }
+            store.set(key("key-19"), &[1; 700]).await.unwrap();
+            let model = contents(&store).await;
+            disk.set_latency(REQUEST..REQUEST);
+            let checkpoint = {
+                let store = store.clone();
+                fogbow::spawn(async move { store.checkpoint().await })
+            };
+            time::sleep(REQUEST * requests + REQUEST / 2).await;
+            let is_whole = checkpoint.is_finished();
+            disk.set_latency(Duration::ZERO..Duration::ZERO);
+            let mut objects = Vec::new();
+            loop {
+                let mut object = Object::new(&store.0);
+                match time::timeout(REQUEST / 10, object.push(&[9; 4096])).await {
+                    Ok(Ok(())) => objects.push(object),
+                    _ => break,
+                }
+            }
+            assert!(objects.len() > 20);
+            for survivors in [Survivors::None, Survivors::All].into_iter().chain((0..8).map(Survivors::Random)) {
+                let left = LogStore::open(disk.power_cut(survivors), Config::default()).await.unwrap();
+                assert_eq!(contents(&left).await, model, "{survivors:?} at request {requests}");
+            }
+            if is_whole {
+                assert!(requests >= 6);
+                break;
+            }
+            checkpoint.await.unwrap();
         }
     });
 }
