@@ -234,7 +234,7 @@ fn a_check_finds_nothing_wrong_while_others_write() {
         while !is_done.get() {
             assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
             checks += 1;
-            fogbow::task::yield_now().await;
+            fogbow::time::sleep(Duration::from_micros(10)).await;
         }
         writer.await;
         assert!(checks > 20, "{checks}");
