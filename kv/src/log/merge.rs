@@ -140,7 +140,7 @@ impl Merge {
         }
         let Some(frame) = self.frames.last_mut() else {
             if self.top.len() <= 1 {
-                return Ok(true);
+                return self.lower_root(store).await;
             }
             self.top_level += 1;
             let children = core::mem::take(&mut self.top);
@@ -158,6 +158,20 @@ impl Merge {
                 self.descend(store, child, level, lower, upper).await?;
             }
         }
+        Ok(false)
+    }
+
+    /// A root with one child is none: the child takes its place. True when there is no such root.
+    async fn lower_root<B: Block>(&mut self, store: &Inner<B>) -> Result<bool, Fault> {
+        let Some(root) = self.root().filter(|_| self.top_level > 0) else { return Ok(true) };
+        // It may be among what is still to be written, and not in the cache.
+        self.flush(store).await?;
+        if store.node(root, self.top_level).await?.count > 1 {
+            return Ok(true);
+        }
+        let child = self.take_over(store, root, self.top_level).await?.child(0);
+        self.top_level -= 1;
+        self.top = [(Box::default(), child)].into();
         Ok(false)
     }
 
@@ -366,14 +380,6 @@ impl Merge {
             frame.next = 0;
             frame.upper = upper;
             self.frames.push(frame);
-            return Ok(());
-        }
-        let is_alone = self.top.is_empty() && self.frames.iter().all(|above| above.out.is_empty() && above.next == above.node.count);
-        if is_alone && frame.out.len() == 1 {
-            // A root with one child is none; nor are those above it.
-            self.frames.clear();
-            self.top = frame.out;
-            self.top_level = level - 1;
             return Ok(());
         }
         let fill = frame.upper.is_none();

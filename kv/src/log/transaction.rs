@@ -265,7 +265,7 @@ impl<'s, B: Block> Transaction<'s, B> {
         if from == to {
             return Ok(());
         }
-        if to.below(from).is_some() || from.below(to).is_some() {
+        if to.below(from).is_some() {
             return Err(WriteError::Conflict(to.to_string()));
         }
         if let Some((value, _)) = value {
