@@ -211,6 +211,15 @@ impl Merge {
         Ok(node)
     }
 
+    /// Takes over the next child of the lowest branch, with the bound of its keys; `None` when there is none, or it cannot be read: it stays as it is.
+    async fn take_sibling<B: Block>(&mut self, store: &Inner<B>, level: u16) -> Option<(Node, Upper)> {
+        let frame = self.frames.last().filter(|frame| frame.next < frame.node.count)?;
+        let node = self.take_over(store, frame.node.child(frame.next), level).await.ok()?;
+        self.spare -= 1;
+        let (_, _, upper) = self.frames.last_mut()?.take_child();
+        Some((node, upper))
+    }
+
     /// Writes what a leaf becomes, with all operations below `upper`.
     async fn rebuild_leaf<B: Block>(
         &mut self,
@@ -225,13 +234,10 @@ impl Merge {
         let mut siblings = 0;
         while self.spare > 0
             && self.is_loose(size(&entries), siblings, page)
-            && let Some(frame) = self.frames.last_mut().filter(|frame| frame.next < frame.node.count)
+            && let Some((sibling, end)) = self.take_sibling(store, 0).await
         {
-            self.spare -= 1;
             siblings += 1;
-            let (sibling, _, end) = frame.take_child();
             upper = end;
-            let sibling = self.take_over(store, sibling, 0).await?;
             self.merge_leaf(store, Some(&sibling), upper.as_deref(), &mut entries).await?;
         }
         let sizes: Vec<usize> = entries.iter().map(|(key, value)| entry_size(key.as_ref(), value.as_ref())).collect();
@@ -372,11 +378,9 @@ impl Merge {
         let level = frame.node.level;
         if frame.size < store.geometry.page / SMALL_PART
             && self.spare > 0
-            && let Some(parent) = self.frames.last_mut().filter(|parent| parent.next < parent.node.count)
+            && let Some((sibling, upper)) = self.take_sibling(store, level).await
         {
-            self.spare -= 1;
-            let (sibling, _, upper) = parent.take_child();
-            frame.node = self.take_over(store, sibling, level).await?;
+            frame.node = sibling;
             frame.next = 0;
             frame.upper = upper;
             self.frames.push(frame);

@@ -147,6 +147,20 @@ fn what_does_not_lie_in_a_damaged_node_is_written() {
             assert!((1..8).contains(&refused), "{refused}");
             store.checkpoint().await.unwrap();
         }
+        // The nodes beside it become almost empty, and would take over what it has.
+        let store = LogStore::open(disk, Config::default()).await.unwrap();
+        for (number, name) in names[..36].iter().enumerate() {
+            let _ = store.remove(key(name)).await;
+            if number % 8 == 7 {
+                store.checkpoint().await.unwrap();
+            }
+        }
+        for number in 0..200 {
+            store.set(key(&format!("z-{number}")), &[4; 300]).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        let report = store.check(|_, _| {}).await;
+        assert_eq!((report.problem_count, report.read_only), (1, None), "{:?}", report.problems);
     });
 }
 
