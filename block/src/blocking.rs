@@ -317,6 +317,10 @@ mod tests {
                 sectors.clone().try_for_each(|at| add(attempt, at..at + 1).map(drop)).map(|()| sectors.count())
             };
             assert_eq!(blocking.run(apart).await.unwrap(), Ok(50));
+            assert!(blocking.kept.lock().await.len() <= 100);
+            let small = Blocking::new(disk.clone(), 512 * 3);
+            let around = small.run(|attempt| attempt.read(1, &mut [0; 512]).and_then(|()| attempt.read(0, &mut [0; 3 * 512])));
+            assert_eq!(around.await.unwrap(), Ok(()), "what is there already needs no room");
             let before = disk.counts();
             let error = blocking.run(|attempt| write(attempt, 101)).await.unwrap_err();
             assert_eq!((error.cause, error.operation, error.sector, error.length), (Cause::NoMemory, Operation::Write, 101, 512));

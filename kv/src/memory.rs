@@ -102,7 +102,7 @@ impl Edit<'_> {
         if from == to {
             return Ok(());
         }
-        if to.below(from).is_some() || from.below(to).is_some() {
+        if to.below(from).is_some() {
             return Err(WriteError::Conflict(to.as_str().to_owned()));
         }
         if is_value {
@@ -324,6 +324,8 @@ pub(crate) mod tests {
             for to in ["r", "q", "q/r", "ab", "ab/q"] {
                 assert_eq!(store.rename(key("q"), key(to)).await, Err(WriteError::NotFound("q".into())), "to {to}");
             }
+            assert_eq!(store.rename(key("a"), key("a")).await, Ok(()));
+            assert_eq!(store.rename(key("a/c"), key("a")).await, Err(WriteError::Conflict("a".into())));
             assert_eq!(store.rename(key("a/q"), key("a")).await, Err(WriteError::NotFound("a/q".into())));
             let deep = ["x".repeat(255).as_str(); 4].join("/");
             assert!(

@@ -269,9 +269,6 @@ impl<B: Block> Archive<B> {
                 break;
             }
         }
-        if !self.has_room(key, length) {
-            return Err(no_space().into());
-        }
         let end = data + length.next_multiple_of(UNIT as u64);
         let modified = time::wall();
         let header = Header::write(key.as_str(), length, modified);

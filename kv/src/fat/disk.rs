@@ -205,8 +205,9 @@ impl<'a> Disk<'a> {
         bytes.copy_from_slice(&information[FREE_COUNT..FREE_COUNT + 4]);
         let former = u32::from_le_bytes(bytes);
         let count = u32::try_from(i64::from(former) + self.freed.take()).ok();
+        // What is not known is more than there can be.
         let is_possible = |count: &u32| u64::from(*count) + RESERVED_ENTRIES <= self.tables.entries;
-        count.filter(|count| former != UNKNOWN && is_possible(count)).unwrap_or(UNKNOWN)
+        count.filter(is_possible).unwrap_or(UNKNOWN)
     }
 }
 

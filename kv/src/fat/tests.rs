@@ -144,6 +144,14 @@ fn names_of_other_systems_are_found_long_short_and_exactly() {
         let mut sector = [0; 512];
         disk.read(root, &mut sector).await.unwrap();
         assert_eq!([0, 32, 64].map(|at| sector[at]), [0xe5, 0xe5, b'A'], "all of its names are gone, and no other");
+        // Two long names, and in the place of a FAT32's clusters what a FAT16 may have there.
+        let mut other = second.clone();
+        other[20..22].fill(0xff);
+        disk.damage(root, 0, &[&long_name("First", &first[..11])[..], &first, &long_name("Second", &second[..11]), &other].concat());
+        let store = self::store(&disk).await;
+        store.remove(key("Second")).await.unwrap();
+        disk.read(root, &mut sector).await.unwrap();
+        assert_eq!([0, 32, 64, 96].map(|at| sector[at]), [0x41, b'S', 0xe5, 0xe5], "no other's");
     });
 }
 
@@ -295,6 +303,9 @@ fn a_fat32_is_read_and_written_and_knows_its_free_clusters() {
         store.remove(key("A")).await.unwrap();
         assert_eq!(free_clusters(&disk).await, (FAT32_CLUSTERS - 1, [FAT32_CLUSTERS as usize - 1; 2]));
         assert_eq!(store.list(Key::ROOT).await, Ok(Vec::new()));
+        store.set(key("E"), b"").await.unwrap();
+        assert_eq!(free_clusters(&disk).await.0, FAT32_CLUSTERS - 1, "what has no bytes has no cluster");
+        store.remove(key("E")).await.unwrap();
         let mut behind = vec![0; 100 * 512];
         disk.read((RESERVED + 2 * FAT32_TABLE + FAT32_CLUSTERS).into(), &mut behind).await.unwrap();
         assert!(behind.iter().all(|byte| *byte == 0));
@@ -314,6 +325,48 @@ fn a_fat32_that_counts_wrongly_says_that_it_does_not_know() {
             store.remove(key("A")).await.unwrap();
             assert_eq!(free_clusters(&disk).await.1, [FAT32_CLUSTERS as usize - 1; 2]);
         }
+    });
+}
+
+/// The upper four bits of an entry are not the volume's to change; numbers of clusters have two halves.
+#[test]
+fn entries_of_a_fat32_keep_what_is_reserved() {
+    Simulation::new(1).block_on(async {
+        let disk = fat32().await;
+        let whole = store(&disk).await;
+        // The next free cluster is the last, whose number has an upper half.
+        whole.set(key("A"), b"1").await.unwrap();
+        let root = u64::from(RESERVED + 2 * FAT32_TABLE);
+        let mut sector = [0; 512];
+        disk.read(root, &mut sector).await.unwrap();
+        let cluster =
+            u32::from(u16::from_le_bytes([sector[20], sector[21]])) << 16 | u32::from(u16::from_le_bytes([sector[26], sector[27]]));
+        assert_eq!(cluster, FAT32_CLUSTERS + 1);
+        let places = [RESERVED, RESERVED + FAT32_TABLE].map(|table| (u64::from(table + cluster / 128), cluster as usize % 128 * 4 + 3));
+        for (sector, offset) in places {
+            disk.damage(sector, offset, &[0xff]);
+        }
+        let store = store(&disk).await;
+        store.set(key("A"), b"").await.unwrap();
+        for (at, offset) in places {
+            disk.read(at, &mut sector).await.unwrap();
+            assert_eq!(sector[offset - 3..=offset], [0, 0, 0, 0xf0]);
+        }
+        disk.read(root, &mut sector).await.unwrap();
+        assert_eq!([20, 21, 26, 27].map(|at| sector[at]), [0; 4], "both halves of the number are gone");
+        assert_eq!(free_clusters(&disk).await.0, FAT32_CLUSTERS - 1);
+        // What is free already is not counted again.
+        store.set(key("B"), b"1").await.unwrap();
+        disk.read(root, &mut sector).await.unwrap();
+        let cluster =
+            u32::from(u16::from_le_bytes([sector[52], sector[53]])) << 16 | u32::from(u16::from_le_bytes([sector[58], sector[59]]));
+        for table in [RESERVED, RESERVED + FAT32_TABLE] {
+            disk.damage(u64::from(table + cluster / 128), cluster as usize % 128 * 4, &[0; 4]);
+        }
+        self::store(&disk).await.remove(key("B")).await.unwrap();
+        assert_eq!(free_clusters(&disk).await.0, FAT32_CLUSTERS - 2);
+        disk.damage(0, 44, &[0xff; 4]);
+        assert!(Fat::open(disk, 1 << 20).await.unwrap_err().to_string().contains("the root directory begins at a cluster"));
     });
 }
 
@@ -417,6 +470,7 @@ fn sizes_and_chains_that_cannot_be_are_errors() {
         let disk = disk(&formatted()).await;
         let whole = store(&disk).await;
         whole.set(key("A"), &[1; 600]).await.unwrap();
+        whole.set(key("E/1"), b"3").await.unwrap();
         // A sector takes 16 entries, so that the directory's last has no end.
         for number in 0..14 {
             whole.set(key(&std::format!("D/{number}")), &[2; 10]).await.unwrap();
@@ -429,6 +483,11 @@ fn sizes_and_chains_that_cannot_be_are_errors() {
         let cluster = usize::from(u16::from_le_bytes([image[entry(b"D          ") + 26], image[entry(b"D          ") + 27]]));
         let link = 512 + 2 * cluster;
         disk.damage((link / 512) as u64, link % 512, &(cluster as u16).to_le_bytes());
+        // E has its end in its only cluster, which leads to itself all the same.
+        let link = |name: &[u8; 11]| 512 + 2 * usize::from(u16::from_le_bytes([image[entry(name) + 26], image[entry(name) + 27]]));
+        let at = link(b"E          ");
+        disk.damage((at / 512) as u64, at % 512, &((at as u16 - 512) / 2).to_le_bytes());
+        assert_eq!(store(&disk).await.remove(key("E/1")).await, Ok(()));
         let damaged = store(&disk).await;
         assert!(damaged.size(key("A")).await.unwrap_err().to_string().contains("larger than the volume"), "before memory is taken for it");
         assert!(damaged.get(key("A")).await.unwrap_err().to_string().contains("larger than the volume"));

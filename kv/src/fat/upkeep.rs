@@ -93,7 +93,7 @@ impl Disk<'_> {
                 let entry = &mut contents[range];
                 let number = number(entry);
                 // What is free already has nothing behind it. So a chain that leads in a circle ends too.
-                next = self.tables.place(number).filter(|_| number != 0);
+                next = self.tables.place(number);
                 freed += i64::from(number != 0);
                 entry.iter_mut().zip(NUMBER.to_le_bytes()).for_each(|(byte, mask)| *byte &= !mask);
             }
@@ -113,7 +113,7 @@ impl Disk<'_> {
                 match entry[0] {
                     _ if (sector, offset) == target => break 'search,
                     LAST => return Ok(()),
-                    first if first != FREE && entry[ATTRIBUTES] & LONG_NAME == LONG_NAME => parts.push((sector, offset)),
+                    _ if entry[ATTRIBUTES] & LONG_NAME == LONG_NAME => parts.push((sector, offset)),
                     _ => parts.clear(),
                 }
             }

@@ -328,7 +328,7 @@ impl<'a> Volume<'a> {
         if from == to {
             return Ok(());
         }
-        if to.below(from).is_some() || from.below(to).is_some() {
+        if to.below(from).is_some() {
             return Err(Failure::Conflict);
         }
         let value = self.read(from, 0, entry.size as usize)?;

@@ -288,6 +288,9 @@ fn a_value_that_has_no_room_is_refused_at_once() {
         let most = (SECTORS as usize - 3) * UNIT;
         assert_eq!(store.set(key("a"), &std::vec![1; most + 1]).await, Err(WriteError::NoSpace("a".into())));
         assert_eq!(disk.counts().writes, 0);
+        let error = store.set_stream(key("a"), &mut &std::vec![1; most + 1][..]).await.unwrap_err();
+        assert_eq!(error, StreamError::Store(WriteError::NoSpace("a".into())));
+        assert_eq!(store.exists(key("a")).await, Ok(None));
         store.set(key("a"), &std::vec![1; most]).await.unwrap();
         assert_eq!(contents(&Tar::open(disk).await.unwrap()).await, [("a".into(), std::vec![1; most])]);
     });

@@ -413,7 +413,7 @@ impl ReadWrite for Directory {
         if from == to {
             return Ok(());
         }
-        if to.below(from).is_some() || from.below(to).is_some() {
+        if to.below(from).is_some() {
             return Err(WriteError::Conflict(to.to_string()));
         }
         if matches!(self.find(to), Ok((_, target)) if target.is_dir() || source.is_dir()) {
