@@ -335,7 +335,7 @@ fn entries_of_a_fat32_keep_what_is_reserved() {
         let disk = fat32().await;
         let whole = store(&disk).await;
         // The next free cluster is the last, whose number has an upper half.
-        whole.set(key("A"), b"1").await.unwrap();
+        whole.set(key("A"), &[1; 600]).await.unwrap();
         let root = u64::from(RESERVED + 2 * FAT32_TABLE);
         let mut sector = [0; 512];
         disk.read(root, &mut sector).await.unwrap();
@@ -344,9 +344,10 @@ fn entries_of_a_fat32_keep_what_is_reserved() {
         assert_eq!(cluster, FAT32_CLUSTERS + 1);
         let places = [RESERVED, RESERVED + FAT32_TABLE].map(|table| (u64::from(table + cluster / 128), cluster as usize % 128 * 4 + 3));
         for (sector, offset) in places {
-            disk.damage(sector, offset, &[0xff]);
+            disk.damage(sector, offset, &[0xf0]);
         }
         let store = store(&disk).await;
+        assert_eq!(store.get(key("A")).await.unwrap(), [1; 600]);
         store.set(key("A"), b"").await.unwrap();
         for (at, offset) in places {
             disk.read(at, &mut sector).await.unwrap();
