@@ -1,8 +1,7 @@
 //! A volume's sectors as embedded-sdmmc wants them, and what it takes for granted of them.
 //!
 //! It insists on a partition table, which is put before them. It believes the first sector, which is checked. It looks for free clusters to the end of
-//! a table's sector, beyond the last cluster that the volume has: there it finds none that are free. It takes all of a FAT32's entry for a number, though
-//! four bits of it are not. And it counts free clusters wrongly, and writes
+//! a table's sector, beyond the last cluster that the volume has: there it finds none that are free. And it counts free clusters wrongly, and writes
 //! their number whenever a volume is closed: the right one is written, if it is another.
 
 use core::cell::Cell;
@@ -145,24 +144,6 @@ impl Tables {
         matches!(self.root, Root::Cluster { information, .. } if information == sector)
     }
 
-    /// Makes of a table's sector what embedded-sdmmc understands: clusters that there are not are bad, and an entry is a number and nothing else.
-    fn show(&self, contents: &mut [u8; SECTOR], used: usize) {
-        let (entries, beyond) = contents.split_at_mut(used);
-        beyond.chunks_exact_mut(self.bad.len()).for_each(|entry| entry.copy_from_slice(self.bad));
-        for entry in entries.chunks_exact_mut(self.bad.len()) {
-            entry.iter_mut().zip(NUMBER.to_le_bytes()).for_each(|(byte, mask)| *byte &= mask);
-        }
-    }
-
-    /// Puts what is stored in the place of what [`show`](Self::show) hid.
-    fn keep(&self, contents: &mut [u8; SECTOR], stored: &[u8; SECTOR], used: usize) {
-        contents[used..].copy_from_slice(&stored[used..]);
-        let entries = contents[..used].chunks_exact_mut(self.bad.len()).zip(stored.chunks_exact(self.bad.len()));
-        for (entry, stored) in entries {
-            entry.iter_mut().zip(stored).zip(NUMBER.to_le_bytes()).for_each(|((byte, stored), mask)| *byte = *byte & mask | stored & !mask);
-        }
-    }
-
     fn free_in(&self, entries: &[u8]) -> i64 {
         entries.chunks_exact(self.bad.len()).filter(|entry| number(entry) == 0).count() as i64
     }
@@ -202,7 +183,7 @@ impl<'a> Disk<'a> {
         let mut written = *contents;
         if let Some(used) = self.tables.used(sector) {
             self.attempt.read(sector, &mut stored)?;
-            self.tables.keep(&mut written, &stored, used);
+            written[used..].copy_from_slice(&stored[used..]);
             if sector < self.tables.first + self.tables.sectors {
                 let freed = self.tables.free_in(&written) - self.tables.free_in(&stored);
                 self.freed.set(self.freed.get() + freed);
@@ -241,7 +222,8 @@ impl BlockDevice for Disk<'_> {
             };
             self.attempt.read(sector.into(), &mut block.contents)?;
             if let Some(used) = self.tables.used(sector.into()) {
-                self.tables.show(&mut block.contents, used);
+                let entries = block.contents[used..].chunks_exact_mut(self.tables.bad.len());
+                entries.for_each(|entry| entry.copy_from_slice(self.tables.bad));
             }
         }
         Ok(())

@@ -348,11 +348,16 @@ fn entries_of_a_fat32_keep_what_is_reserved() {
         }
         let store = store(&disk).await;
         assert_eq!(store.get(key("A")).await.unwrap(), [1; 600]);
-        store.set(key("A"), b"").await.unwrap();
+        store.remove(key("A")).await.unwrap();
         for (at, offset) in places {
             disk.read(at, &mut sector).await.unwrap();
             assert_eq!(sector[offset - 3..=offset], [0, 0, 0, 0xf0]);
         }
+        assert_eq!(free_clusters(&disk).await, (FAT32_CLUSTERS - 1, [FAT32_CLUSTERS as usize - 2; 2]), "all but what is reserved is zero");
+        disk.damage(1, 492, &(FAT32_CLUSTERS + 1).to_le_bytes());
+        let store = self::store(&disk).await;
+        store.set(key("A"), &[1; 600]).await.unwrap();
+        store.set(key("A"), b"").await.unwrap();
         disk.read(root, &mut sector).await.unwrap();
         assert_eq!([20, 21, 26, 27].map(|at| sector[at]), [0; 4], "both halves of the number are gone");
         assert_eq!(free_clusters(&disk).await.0, FAT32_CLUSTERS - 1);
