@@ -10,7 +10,6 @@ use core::cell::RefCell;
 use core::future::poll_fn;
 use core::task::Poll;
 
-use async_lock::Semaphore;
 use fogbow_block::{Block, BlockError, BlockInfo, Cause, Durability, Operation, check};
 use virtio_spec::blk::F;
 
@@ -18,9 +17,11 @@ use crate::guest::Guest;
 use crate::transport::{Setup, SetupError, Transport};
 
 mod limits;
+mod places;
 mod requests;
 
 use limits::Limits;
+use places::Places;
 use requests::{Kind, LONGEST, Request, Requests};
 
 /// The part of the heap that a device's buffers may take.
@@ -42,8 +43,8 @@ pub struct BlockDevice {
     guest: &'static Guest,
     watch: usize,
     requests: RefCell<Requests>,
-    /// One permit for each buffer.
-    free: Semaphore,
+    /// One for each buffer.
+    places: Places,
 }
 
 fn bits(feature: F) -> u64 {
@@ -63,13 +64,13 @@ impl BlockDevice {
         let requests = Requests::new(setup.queue(0)?, count).ok_or(SetupError::Nonsense("its queue is too short for a request"))?;
         guest.add(setup.finish());
         let watch = guest.watch(requests.ring());
-        let free = Semaphore::new(requests.count());
-        Ok(Self { name: name.into(), info, limits, can_flush, guest, watch, requests: RefCell::new(requests), free })
+        let places = Places::new(requests.count());
+        Ok(Self { name: name.into(), info, limits, can_flush, guest, watch, requests: RefCell::new(requests), places })
     }
 
     /// Runs a request to its end. `fill` writes what the device reads, and `take` gets what it wrote.
     async fn run(&self, request: Request, fill: impl FnOnce(&mut [u8]), take: impl FnOnce(&[u8])) -> bool {
-        let _permit = self.free.acquire().await;
+        let _place = self.places.take().await;
         let Some(slot) = self.requests.borrow_mut().begin(request, fill) else { return false };
         let mut under_way = UnderWay { device: self, slot, is_done: false };
         let is_good = poll_fn(|context| {
