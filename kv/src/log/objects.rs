@@ -239,8 +239,9 @@ impl<B: Block> Inner<B> {
             return Ok(keys);
         }
         let mut from = chunk_key(object, 0).to_vec();
+        let start = from[..from.len() - size_of::<u64>()].to_vec();
         for _ in 0..limit {
-            match self.first_at(&from, layers).await?.filter(|key| chunk_of(key).is_some_and(|(owner, _)| owner == object)) {
+            match self.first_at(&from, &start, layers).await?.filter(|key| chunk_of(key).is_some_and(|(owner, _)| owner == object)) {
                 Some(key) => {
                     from = [&*key, &[0]].concat();
                     keys.push(key);

@@ -203,7 +203,7 @@ impl<B: Block> Inner<B> {
         let mut from = vec![GARBAGE];
         for _ in 0..MAX_GARBAGE {
             // A damaged page here only keeps the space that garbage takes.
-            let Ok(Some(key)) = self.first_at(&from, Layers::COMMITTED).await else { return };
+            let Ok(Some(key)) = self.first_at(&from, &[GARBAGE], Layers::COMMITTED).await else { return };
             let Some(object) = garbage_of(&key) else { return };
             self.state().garbage.insert(object);
             from = key.into_vec();

@@ -16,7 +16,7 @@ use super::layout::{Extent, NodeRef, checksum};
 use super::memtable::{Memtable, Slot};
 use super::node::Node;
 use super::{Inner, MAX_LEVELS, State, Value, zeros};
-use crate::Key;
+use crate::{Key, dictionary};
 
 /// The operations that a reader sees: of the reader's own transaction, of those that are about to be committed, and of those that are.
 #[derive(Clone, Copy)]
@@ -82,18 +82,20 @@ impl<B: Block> Inner<B> {
         Ok(node.search(key).ok().map(|index| Value::new(Rc::clone(&node.bytes), node.value_range(index))))
     }
 
-    /// The first name at or after `from`, if it lies below `dictionary`.
-    pub(crate) async fn first_name(&self, dictionary: Key<'_>, from: &str, layers: Layers<'_>) -> Result<Option<String>, Fault> {
-        let Some(name) = self.first_at(&name_key(from), layers).await?.and_then(|key| name_of(&key)) else { return Ok(None) };
+    /// The first name at or after `from`, if it lies below the dictionary `within`.
+    pub(crate) async fn first_name(&self, within: Key<'_>, from: &str, layers: Layers<'_>) -> Result<Option<String>, Fault> {
+        let start = name_key(&dictionary::start_of(within));
+        let Some(name) = self.first_at(&name_key(from), &start, layers).await?.and_then(|key| name_of(&key)) else { return Ok(None) };
         match Key::new(&name) {
             // A name that is not written as keys are would be found again and again by whoever goes from name to name.
-            Ok(key) if key.as_str() == name => Ok(key.below(dictionary).is_some().then_some(name)),
+            Ok(key) if key.as_str() == name => Ok(key.below(within).is_some().then_some(name)),
             _ => Err(Fault::Entry),
         }
     }
 
-    /// The first key at or after `from` that has something.
-    pub(crate) async fn first_at(&self, from: &[u8], layers: Layers<'_>) -> Result<Option<Box<[u8]>>, Fault> {
+    /// The first key at or after `from` that has something, if it begins with `start`, as `from` does. No node is read that can have no such key: should it
+    /// be damaged, that is nobody's harm.
+    pub(crate) async fn first_at(&self, from: &[u8], start: &[u8], layers: Layers<'_>) -> Result<Option<Box<[u8]>>, Fault> {
         let mut from: Vec<u8> = from.to_vec();
         loop {
             let (root, epoch) = {
@@ -101,7 +103,7 @@ impl<B: Block> Inner<B> {
                 (state.root(), state.epoch)
             };
             let in_tree = match root {
-                Some((root, level)) => self.first_in_tree(root, level, &from).await,
+                Some((root, level)) => self.first_in_tree(root, level, &from, start).await,
                 None => Ok(None),
             };
             let state = self.state.borrow();
@@ -124,16 +126,16 @@ impl<B: Block> Inner<B> {
                 newest(&mut least, &key, false);
             }
             match least {
-                Some((key, true)) => {
+                Some((key, true)) if key.starts_with(start) => {
                     from = key.into_vec();
                     from.push(0);
                 }
-                least => return Ok(least.map(|(key, _)| key)),
+                least => return Ok(least.map(|(key, _)| key).filter(|key| key.starts_with(start))),
             }
         }
     }
 
-    async fn first_in_tree(&self, root: NodeRef, level: u16, from: &[u8]) -> Result<Option<Box<[u8]>>, Fault> {
+    async fn first_in_tree(&self, root: NodeRef, level: u16, from: &[u8], start: &[u8]) -> Result<Option<Box<[u8]>>, Fault> {
         let mut path: Vec<(Node, usize)> = Vec::new();
         let mut node = self.node(root, level).await?;
         while node.level > 0 {
@@ -148,6 +150,10 @@ impl<B: Block> Inner<B> {
         // Nothing in this leaf: the first key of the next.
         while let Some((branch, index)) = path.pop() {
             if index + 1 < branch.count {
+                // All that comes is not less than this, which is behind `from`.
+                if !branch.key(index + 1).starts_with(start) {
+                    return Ok(None);
+                }
                 let mut node = self.node(branch.child(index + 1), branch.level - 1).await?;
                 while node.level > 0 {
                     node = self.node(node.child(0), node.level - 1).await?;

@@ -164,6 +164,43 @@ fn what_does_not_lie_in_a_damaged_node_is_written() {
     });
 }
 
+/// Dictionaries, and keys that are new, at the edge of a node: the next one, damaged, is not looked at when it can hold nothing below them.
+#[test]
+fn a_damaged_node_is_nobodys_harm_in_the_dictionaries_before_it() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(1024), 1);
+        let store = LogStore::format(disk.clone(), Config::default()).await.unwrap();
+        for number in 0..40 {
+            store.set(key(&format!("{number:02}/value")), &[1; 900]).await.unwrap();
+        }
+        store.checkpoint().await.unwrap();
+        let superblock = store.0.state.borrow().superblock;
+        let root = store.0.node(superblock.root.unwrap(), superblock.level).await.unwrap();
+        assert_eq!(root.level, 1);
+        let leaf = store.0.node(root.child(5), 0).await.unwrap();
+        let damaged: Vec<String> = (0..leaf.count).filter_map(|index| super::super::entry::name_of(leaf.key(index))).collect();
+        disk.damage(root.child(5).page * store.0.sectors(), 0, &[0xff; SECTOR]);
+        for is_removed in [false, true] {
+            let store = LogStore::open(disk.clone(), Config::default()).await.unwrap();
+            for number in 0..40 {
+                let (dictionary, name) = (format!("{number:02}"), format!("{number:02}/value"));
+                if damaged.contains(&name) {
+                    assert!(store.get(key(&name)).await.is_err());
+                    continue;
+                }
+                store.set(key(&format!("{dictionary}/value-2")), b"2").await.unwrap();
+                assert_eq!(store.list(key(&dictionary)).await.unwrap().len(), 2);
+                assert_eq!(store.exists(key(&dictionary)).await.unwrap(), Some(Kind::Dictionary));
+                if is_removed {
+                    store.remove(key(&dictionary)).await.unwrap();
+                    assert_eq!(store.exists(key(&dictionary)).await.unwrap(), None);
+                }
+            }
+            assert!((1..8).contains(&damaged.len()));
+        }
+    });
+}
+
 /// Each sector of the superblocks, the log and the map, one after the other: nothing is lost at all.
 #[test]
 fn superblocks_log_and_map_survive_damage() {
