@@ -2,6 +2,7 @@
 //!
 //! The way from the root to the present leaf is a stack of branches; each gathers the children that its successors will have. What is done is written to
 //! new pages; the tree on the device stays whole until a superblock leads to the new one. A node that is left with little takes over its next sibling.
+//! However many operations fall into one leaf: they are taken a page at a time, and what is full is written before more are.
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -28,6 +29,10 @@ const TIGHT_FILL: (usize, usize) = (88, 6);
 /// Space is short when less than this part of the device is free.
 const TIGHT_PART: u64 = 6;
 
+/// Pages that a leaf may grow to before those that are full are written; and how many are kept then, to be divided evenly with what follows.
+const GROWN: usize = 4;
+const KEPT: usize = 2;
+
 /// Bytes that are written at once where pages follow each other.
 const RUN: usize = 256 << 10;
 
@@ -46,6 +51,8 @@ pub(crate) struct Merge {
     pub(crate) done: usize,
     is_begun: bool,
     frames: Vec<Frame>,
+    /// The present leaf, below the last of the frames.
+    leaf: Option<Leaf>,
     /// The nodes of the highest level so far.
     top: Vec<Child>,
     top_level: u16,
@@ -74,6 +81,49 @@ struct Frame {
     size: usize,
     lower: Box<[u8]>,
     upper: Upper,
+}
+
+/// What a leaf of the old tree becomes.
+#[derive(Debug)]
+struct Leaf {
+    /// `None`: the old tree is empty.
+    node: Option<Node>,
+    /// The first of the node's entries that is not dealt with.
+    next: usize,
+    /// What is not written yet.
+    entries: Vec<(Value, Value)>,
+    lower: Box<[u8]>,
+    upper: Upper,
+    /// How many siblings it has taken over.
+    siblings: usize,
+}
+
+impl Leaf {
+    const fn new(node: Option<Node>, lower: Box<[u8]>, upper: Upper) -> Self {
+        Self { node, next: 0, entries: Vec::new(), lower, upper, siblings: 0 }
+    }
+
+    /// Keeps the node's entries while `is_before` is true of their keys.
+    fn keep_while(&mut self, is_before: impl Fn(&[u8]) -> bool) {
+        let Some(node) = &self.node else { return };
+        while self.next < node.count && is_before(node.key(self.next)) {
+            self.entries.push(entry(node, self.next));
+            self.next += 1;
+        }
+    }
+
+    /// Leaves out the node's next entry if it is that of `key`, and gives its value.
+    fn take_former(&mut self, key: &[u8]) -> Option<&[u8]> {
+        let (found, former) = self.node.as_ref().filter(|node| self.next < node.count)?.entry(self.next);
+        (found == key).then(|| {
+            self.next += 1;
+            former
+        })
+    }
+
+    fn size(&self) -> usize {
+        self.entries.iter().map(|(key, value)| entry_size(key.as_ref(), value.as_ref())).sum()
+    }
 }
 
 impl Frame {
@@ -106,6 +156,7 @@ impl Merge {
             done: 0,
             is_begun: false,
             frames: Vec::new(),
+            leaf: None,
             top: Vec::new(),
             top_level: 0,
             freed: Vec::new(),
@@ -133,10 +184,13 @@ impl Merge {
         self.table.range(from, Bound::Unbounded).next().map(|(key, _)| key)
     }
 
-    /// Does the next piece of work: one leaf, or one branch. True when there is no more.
+    /// Does the next piece of work: a page of operations, or one node. True when there is no more.
     pub(crate) async fn step<B: Block>(&mut self, store: &Inner<B>) -> Result<bool, Fault> {
         if !core::mem::replace(&mut self.is_begun, true) {
             return self.begin(store).await.map(|()| false);
+        }
+        if let Some(leaf) = self.leaf.take() {
+            return self.go_on(store, leaf).await.map(|()| false);
         }
         let Some(frame) = self.frames.last_mut() else {
             if self.top.len() <= 1 {
@@ -190,16 +244,20 @@ impl Merge {
                 self.top_level = level;
                 Ok(())
             }
-            None => self.rebuild_leaf(store, None, Box::default(), None).await,
+            None => {
+                self.leaf = Some(Leaf::new(None, Box::default(), None));
+                Ok(())
+            }
         }
     }
 
     async fn descend<B: Block>(&mut self, store: &Inner<B>, at: NodeRef, level: u16, lower: Box<[u8]>, upper: Upper) -> Result<(), Fault> {
         let node = self.take_over(store, at, level).await?;
         if level == 0 {
-            return self.rebuild_leaf(store, Some(node), lower, upper).await;
+            self.leaf = Some(Leaf::new(Some(node), lower, upper));
+        } else {
+            self.frames.push(Frame { node, next: 0, out: Vec::new(), size: 0, lower, upper });
         }
-        self.frames.push(Frame { node, next: 0, out: Vec::new(), size: 0, lower, upper });
         Ok(())
     }
 
@@ -220,39 +278,46 @@ impl Merge {
         Some((node, upper))
     }
 
-    /// Writes what a leaf becomes, with all operations below `upper`.
-    async fn rebuild_leaf<B: Block>(
-        &mut self,
-        store: &Inner<B>,
-        leaf: Option<Node>,
-        lower: Box<[u8]>,
-        mut upper: Upper,
-    ) -> Result<(), Fault> {
+    /// Goes on with a leaf: takes operations below its upper bound; when there are no more, takes over its sibling if it has little left, or writes the rest.
+    async fn go_on<B: Block>(&mut self, store: &Inner<B>, mut leaf: Leaf) -> Result<(), Fault> {
         let page = store.geometry.page;
-        let mut entries = Vec::new();
-        self.merge_leaf(store, leaf.as_ref(), upper.as_deref(), &mut entries).await?;
-        let mut siblings = 0;
-        while self.spare > 0
-            && self.is_loose(size(&entries), siblings, page)
-            && let Some((sibling, end)) = self.take_sibling(store, 0).await
-        {
-            siblings += 1;
-            upper = end;
-            self.merge_leaf(store, Some(&sibling), upper.as_deref(), &mut entries).await?;
+        if self.take_operations(store, &mut leaf).await? {
+            if leaf.size() > GROWN * page {
+                self.write_leaves(store, &mut leaf, true, KEPT).await?;
+            }
+            self.leaf = Some(leaf);
+            return self.spill(store).await;
         }
+        leaf.keep_while(|_| true);
+        if self.spare > 0
+            && self.is_loose(leaf.size(), leaf.siblings, page)
+            && let Some((sibling, upper)) = self.take_sibling(store, 0).await
+        {
+            self.leaf = Some(Leaf { node: Some(sibling), next: 0, upper, siblings: leaf.siblings + 1, ..leaf });
+            return Ok(());
+        }
+        let fill = leaf.upper.is_none();
+        self.write_leaves(store, &mut leaf, fill, 0).await?;
+        self.spill(store).await
+    }
+
+    /// Writes what was gathered for a leaf, but for as much as so many pages hold.
+    async fn write_leaves<B: Block>(&mut self, store: &Inner<B>, leaf: &mut Leaf, fill: bool, kept: usize) -> Result<(), Fault> {
+        let page = store.geometry.page;
+        let entries = &leaf.entries;
         let sizes: Vec<usize> = entries.iter().map(|(key, value)| entry_size(key.as_ref(), value.as_ref())).collect();
+        let ends = divide(&sizes, page, fill);
         let mut start = 0;
-        for end in divide(&sizes, page, upper.is_none()) {
-            let key = match start {
-                0 => lower.clone(),
-                _ => separator(entries[start - 1].0.as_ref(), entries[start].0.as_ref()).into(),
-            };
+        for &end in &ends[..ends.len().saturating_sub(kept)] {
             let node = self.write_node(store, encode(page, 0, &entries[start..end])).await?;
             self.leaves += 1;
+            let behind = entries.get(end).map(|(key, _)| separator(entries[end - 1].0.as_ref(), key.as_ref()).into());
+            let key = core::mem::replace(&mut leaf.lower, behind.unwrap_or_default());
             self.push((key, node), 0);
             start = end;
         }
-        self.spill(store).await
+        leaf.entries.drain(..start);
+        Ok(())
     }
 
     /// Whether entries of this size would fill their pages so badly that another leaf should be added.
@@ -264,56 +329,38 @@ impl Merge {
         is_small || (is_badly_filled && siblings < most)
     }
 
-    /// Adds to `entries` those of a leaf, as the operations below `upper` change them.
-    async fn merge_leaf<B: Block>(
-        &mut self,
-        store: &Inner<B>,
-        leaf: Option<&Node>,
-        upper: Option<&[u8]>,
-        entries: &mut Vec<(Value, Value)>,
-    ) -> Result<(), Fault> {
+    /// Changes a leaf as the next operations below its upper bound say, about a page of them. False when there are none.
+    async fn take_operations<B: Block>(&mut self, store: &Inner<B>, leaf: &mut Leaf) -> Result<bool, Fault> {
         let from = self.last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let to = upper.map_or(Bound::Unbounded, Bound::Excluded);
-        let operations: Vec<(Rc<[u8]>, Slot)> = match (from, to) {
-            // Nothing lies between: the range would not be one.
-            (Bound::Excluded(from), Bound::Excluded(to)) if from >= to => Vec::new(),
-            (from, to) => self.table.range(from, to).map(|(key, slot)| (key.into(), slot.clone())).collect(),
-        };
-        let mut index = 0;
-        let count = leaf.map_or(0, |leaf| leaf.count);
-        for (key, slot) in &operations {
-            while let Some(leaf) = leaf
-                && index < count
-                && leaf.key(index) < &**key
-            {
-                entries.push(entry(leaf, index));
-                index += 1;
+        let mut operations: Vec<(Rc<[u8]>, Slot)> = Vec::new();
+        let mut size = 0;
+        for (key, slot) in self.table.range(from, Bound::Unbounded) {
+            if size >= store.geometry.page || leaf.upper.as_ref().is_some_and(|upper| key >= &**upper) {
+                break;
             }
-            let former = leaf.filter(|leaf| index < count && leaf.key(index) == &**key);
-            let value = match slot {
+            size += entry_size(key, slot.bytes());
+            operations.push((key.into(), slot.clone()));
+        }
+        for (key, slot) in &operations {
+            leaf.keep_while(|other| other < &**key);
+            let value: Option<Rc<[u8]>> = match slot {
                 Slot::Put(value) => Some(Rc::clone(value)),
                 Slot::Data(data) => Some(self.write_data(store, key, data).await?.into()),
                 Slot::Deleted => None,
             };
-            if let Some(leaf) = former {
-                let (_, former) = leaf.entry(index);
-                if value.as_deref() != Some(former) {
-                    self.freed.extend(owned(key, former));
-                }
-                index += 1;
+            if let Some(former) = leaf.take_former(key)
+                && value.as_deref() != Some(former)
+            {
+                self.freed.extend(owned(key, former));
             }
             if let Some(value) = value {
-                entries.push((Value::new(Rc::clone(key), 0..key.len()), Value::new(Rc::clone(&value), 0..value.len())));
+                leaf.entries.push((Value::new(Rc::clone(key), 0..key.len()), Value::new(Rc::clone(&value), 0..value.len())));
             }
         }
-        if let Some(leaf) = leaf {
-            entries.extend((index..count).map(|index| entry(leaf, index)));
-        }
         self.done += operations.len();
-        if let Some((key, _)) = operations.last() {
-            self.last = Some((&**key).into());
-        }
-        Ok(())
+        let Some((key, _)) = operations.last() else { return Ok(false) };
+        self.last = Some((&**key).into());
+        Ok(true)
     }
 
     /// Writes the bytes of a chunk that was only in the log, and gives the entry that leads to them.
@@ -450,8 +497,4 @@ fn entry(leaf: &Node, index: usize) -> (Value, Value) {
     let value = leaf.value_range(index);
     let key = value.start - leaf.key(index).len()..value.start;
     (Value::new(Rc::clone(&leaf.bytes), key), Value::new(Rc::clone(&leaf.bytes), value))
-}
-
-fn size(entries: &[(Value, Value)]) -> usize {
-    entries.iter().map(|(key, value)| entry_size(key.as_ref(), value.as_ref())).sum()
 }
