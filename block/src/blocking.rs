@@ -6,11 +6,11 @@
 //! operation must depend on nothing but what it reads, and have no effects but what it writes; nothing blocks, on any device.
 //!
 //! Limits: an operation that needs n fetches is run n + 1 times (what is fetched grows from 8 to 256 sectors at a time, and stays for later
-//! operations until one needs its place); all that one operation reads and writes must fit into the memory that there is, or it ends with
+//! operations until one needs its place; where there is none, what it has not read is given up, and it goes on); all that one operation reads and writes must fit into the memory that there is, or it ends with
 //! [`Cause::NoMemory`]. Its writes go to the device in the order of sectors: a power cut in between leaves some of them. Whatever else writes to the
 //! device is not seen.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -23,6 +23,9 @@ use crate::{Block, BlockError, BlockInfo, Cause, Operation, write_run};
 
 /// Sectors fetched at first, and at most, beyond those that were asked for: each fetch of an operation doubles it.
 const AHEAD: Range<u64> = 8..256;
+
+/// What is fetched ahead takes at most one part in so many of the room that there is, so that an operation that jumps about soon has what it needs.
+const SHARE: u64 = 2;
 
 /// How often an operation may read each of the sectors that it has room for. Code without a cache reads some many times, but a chain on the device that
 /// leads back to its beginning would be followed for ever.
@@ -51,6 +54,10 @@ pub struct Attempt<'a> {
     obstacle: Cell<Option<(Operation, u64, u64)>>,
     /// Sectors that it may still read.
     reads: Cell<u64>,
+    /// Whether it has read more.
+    is_endless: Cell<bool>,
+    /// Sectors that it has read, where they are asked for.
+    seen: Option<RefCell<BTreeSet<u64>>>,
 }
 
 /// Why an attempt cannot go on.
@@ -101,18 +108,17 @@ impl<B: Block> Blocking<B> {
     /// [`BlockError`], of the device. The inner error is the operation's own.
     pub async fn run<T, E>(&self, mut operation: impl FnMut(&Attempt<'_>) -> Result<T, E>) -> Result<Result<T, E>, BlockError> {
         let mut kept = self.kept.lock().await;
-        let (mut ahead, mut furthest) = (AHEAD.start, AHEAD.end);
-        // Whether an operation has room for its sectors must depend neither on what others have left nor on what is fetched ahead: where it has none, it
-        // begins again without the one, and then without the other.
-        let mut fallbacks = [AHEAD.end, 0].into_iter().skip(usize::from(kept.is_empty()));
+        let mut ahead = AHEAD.start;
         loop {
             let attempt = Attempt::new(self.device.info(), &kept, self.limit);
             let result = operation(&attempt);
-            let Attempt { obstacle, changed, .. } = attempt;
-            let (obstacle, changed) = (obstacle.get(), changed.into_inner());
+            let Attempt { obstacle, changed, is_endless, .. } = attempt;
+            let (obstacle, changed, is_endless) = (obstacle.get(), changed.into_inner(), is_endless.get());
             let step = match obstacle {
                 Some((Operation::Read, sector, count)) => self.fetch(&mut kept, sector, count, ahead, changed.len()).await,
                 Some((_, sector, count)) => Err(self.no_memory(Operation::Write, sector, count)),
+                // Whatever the operation made of it, it has not seen all that there is.
+                None if is_endless => return Err(Cause::Endless.of(&self.device, Operation::Read, 0, 0)),
                 None => {
                     if result.is_ok() && !changed.is_empty() {
                         self.commit(&mut kept, changed).await?;
@@ -121,11 +127,18 @@ impl<B: Block> Blocking<B> {
                 }
             };
             match step {
-                Ok(()) => ahead = (ahead * 2).min(furthest),
+                Ok(()) => ahead = (ahead * 2).min(AHEAD.end),
+                // Whether an operation has room for its sectors must depend neither on what others have left nor on what is fetched ahead.
                 Err(error) if error.cause == Cause::NoMemory => {
-                    furthest = fallbacks.next().ok_or(error)?;
-                    ahead = AHEAD.start.min(furthest);
-                    kept.clear();
+                    let attempt = Attempt { seen: Some(RefCell::default()), ..Attempt::new(self.device.info(), &kept, self.limit) };
+                    let _ = operation(&attempt);
+                    let seen = attempt.seen.map(RefCell::into_inner).unwrap_or_default();
+                    let before = kept.len();
+                    kept.retain(|sector, _| seen.contains(sector));
+                    if kept.len() == before {
+                        return Err(error);
+                    }
+                    ahead = AHEAD.start;
                 }
                 Err(error) => return Err(error),
             }
@@ -141,7 +154,7 @@ impl<B: Block> Blocking<B> {
         if needed > room {
             return Err(self.no_memory(Operation::Read, sector, needed));
         }
-        let count = count.max(ahead).min(next - sector).min(room);
+        let count = needed.max(ahead.min(room / SHARE).min(next - sector));
         let mut data = vec![0; count as usize * sector_size];
         self.device.read(sector, &mut data).await?;
         kept.extend((sector..).zip(data.chunks_exact(sector_size).map(<[u8]>::to_vec)));
@@ -181,6 +194,8 @@ impl<'a> Attempt<'a> {
             room: limit.saturating_sub(kept.len()),
             obstacle: Cell::new(None),
             reads: Cell::new(READS_PER_SECTOR * limit as u64),
+            is_endless: Cell::new(false),
+            seen: None,
         }
     }
 
@@ -196,8 +211,15 @@ impl<'a> Attempt<'a> {
     /// [`Interruption`]; the operation has to end with whatever error it likes.
     pub fn read(&self, sector: u64, into: &mut [u8]) -> Result<(), Interruption> {
         let count = self.check(sector, into.len())?;
-        self.reads.set(self.reads.get().checked_sub(count).ok_or(Interruption::Endless)?);
+        let Some(rest) = self.reads.get().checked_sub(count) else {
+            self.is_endless.set(true);
+            return Err(Interruption::Endless);
+        };
+        self.reads.set(rest);
         let changed = self.changed.borrow();
+        if let Some(seen) = &self.seen {
+            seen.borrow_mut().extend(sector..sector + count);
+        }
         for (at, piece) in (sector..).zip(into.chunks_exact_mut(self.info.sector_size)) {
             match changed.get(&at).or_else(|| self.kept.get(&at)) {
                 Some(data) => piece.copy_from_slice(data),
@@ -319,9 +341,16 @@ mod tests {
             assert_eq!(blocking.run(apart).await.unwrap(), Ok(50));
             let small = Blocking::new(disk.clone(), 512 * 3);
             small.run(|attempt| attempt.read(1, &mut [0; 512])).await.unwrap().unwrap();
-            assert_eq!(small.kept.lock().await.len(), 3, "no more is fetched ahead than there is room for");
+            assert!(small.kept.lock().await.len() <= 3, "no more is fetched ahead than there is room for");
             let around = small.run(|attempt| attempt.read(1, &mut [0; 512]).and_then(|()| attempt.read(0, &mut [0; 3 * 512])));
             assert_eq!(around.await.unwrap(), Ok(()), "what is there already needs no room");
+            let mut runs = 0;
+            let large = blocking.run(|attempt| {
+                runs += 1;
+                attempt.read(0, &mut [0; 512]).and_then(|()| (1..200).try_for_each(|at| attempt.read(at, &mut [0; 512])))
+            });
+            assert_eq!(large.await.unwrap_err().cause, Cause::NoMemory);
+            assert!(runs < 40, "{runs} runs to find out that it does not fit");
             let before = disk.counts();
             let error = blocking.run(|attempt| write(attempt, 101)).await.unwrap_err();
             assert_eq!((error.cause, error.operation, error.sector, error.length), (Cause::NoMemory, Operation::Write, 101, 512));
@@ -364,12 +393,17 @@ mod tests {
     fn an_operation_that_goes_in_circles_ends() {
         Simulation::new(1).block_on(async {
             let blocking = Blocking::new(Ram::new("disk", 512, 500).unwrap(), 512 * 100);
-            let circle = blocking.run(|attempt| -> Result<(), _> {
+            let circle = blocking.run(|attempt| -> Result<(), Interruption> {
                 loop {
                     attempt.read(7, &mut [0; 512])?;
                 }
             });
-            assert_eq!(circle.await.unwrap(), Err(Interruption::Endless));
+            assert_eq!(circle.await.unwrap_err().cause, Cause::Endless);
+            let careless = blocking.run(|attempt| {
+                while attempt.read(7, &mut [0; 512]).is_ok() {}
+                attempt.write(8, &[1; 512])
+            });
+            assert_eq!(careless.await.unwrap_err().cause, Cause::Endless, "though the operation says that all is well");
         });
     }
 

@@ -65,6 +65,8 @@ pub enum Cause {
     Failed,
     /// There is no memory for it.
     NoMemory,
+    /// An operation has read far more than there is: what is stored leads in circles.
+    Endless,
     /// What is stored is not what was written through this device: it was damaged, moved, or tampered with.
     NotAuthentic,
     /// No randomness could be had, without which nothing can be encrypted.
@@ -92,6 +94,7 @@ impl fmt::Display for BlockError {
             Cause::ReadOnly => f.write_str(": the device is read-only"),
             Cause::Failed => f.write_str(": the host or the device failed"),
             Cause::NoMemory => f.write_str(": there is not enough memory"),
+            Cause::Endless => f.write_str(": far more was read than there is: what is stored leads in circles"),
             Cause::NotAuthentic => {
                 f.write_str(": what is stored is not what was written: it was damaged or tampered with, or the key is another")
             }

@@ -23,6 +23,12 @@ const FAT32_CLUSTERS: u64 = 65_525;
 /// Entries of a table that are no cluster's: the first cluster is number 2 (the same, section 4).
 const RESERVED_ENTRIES: u64 = 2;
 
+/// Where a FAT32's first sector has its flags, and where its information sector's number (the same, section 3.3); the flag of a volume that keeps one
+/// table alone.
+const EXTENDED_FLAGS: usize = 40;
+const INFORMATION: usize = 48;
+const ONE_ACTIVE: u64 = 0x80;
+
 /// Where a FAT32's information sector has the number of free clusters (the same, section 5).
 const FREE_COUNT: usize = 488;
 
@@ -92,6 +98,12 @@ impl Tables {
         if is_fat32 != (half(17) == 0) || is_fat32 != (half(22) == 0) {
             return Err("the volume has too few clusters for a FAT32, or too many for a FAT16 (mkfs.fat makes the other kind with -F)");
         }
+        if is_fat32 && half(EXTENDED_FLAGS) & ONE_ACTIVE != 0 {
+            return Err("only one of its tables is kept: embedded-sdmmc would read the other");
+        }
+        if is_fat32 && matches!(half(INFORMATION), 0 | 0xffff) {
+            return Err("it has no information sector, without which embedded-sdmmc does not open a FAT32");
+        }
         let bad = BAD[usize::from(is_fat32)];
         let entries = clusters + RESERVED_ENTRIES;
         if entries * bad.len() as u64 > sectors * SECTOR as u64 {
@@ -101,7 +113,7 @@ impl Tables {
             return Err("the root directory begins at a cluster that there is not");
         }
         let root = match is_fat32 {
-            true => Root::Cluster { first: word(44) as u32, information: half(48) },
+            true => Root::Cluster { first: word(44) as u32, information: half(INFORMATION) },
             false => Root::Sectors(root),
         };
         Ok(Self { first, sectors, count, bad, entries, per_cluster, data, root })

@@ -159,6 +159,51 @@ fn names_of_other_systems_are_found_long_short_and_exactly() {
     });
 }
 
+/// The label of a volume is no value, and embedded-sdmmc must not take it for one.
+#[test]
+fn the_label_of_a_volume_stays() {
+    Simulation::new(1).block_on(async {
+        let mut image = formatted();
+        let root = 512 * (1 + usize::from(TABLE));
+        image[root..root + 12].copy_from_slice(b"DATA       \x08");
+        let disk = disk(&image).await;
+        let store = store(&disk).await;
+        for name in ["DATA", "data", "DATA/X"] {
+            let error = store.set(key(name), b"1").await.unwrap_err().to_string();
+            assert!(error.contains("is the volume's label"), "{error}");
+        }
+        store.set(key("A"), b"1").await.unwrap();
+        store.remove(Key::ROOT).await.unwrap();
+        let mut sector = [0; 512];
+        disk.read((root / 512) as u64, &mut sector).await.unwrap();
+        assert_eq!((&sector[..12], sector[32]), (&b"DATA       \x08"[..], 0xe5));
+        // Another system may have made a file of the same name.
+        store.set(key("B"), b"1").await.unwrap();
+        disk.damage((root / 512) as u64, 32, b"DATA");
+        let error = self::store(&disk).await.get(key("DATA")).await.unwrap_err().to_string();
+        assert!(error.contains("is the volume's label"), "{error}");
+    });
+}
+
+/// A directory goes in one pass over it, however much is in it.
+#[test]
+fn large_directories_are_removed() {
+    Simulation::new(1).block_on(async {
+        let disk = disk(&formatted()).await;
+        let plenty = Fat::open(disk.clone(), 8 << 20).await.unwrap();
+        let values: Vec<_> = (0..1200).map(|number| std::format!("D/{}/{number}", number % 2)).collect();
+        let changes: Vec<_> = values.iter().map(|name| Change::Set(key(name), b"1")).collect();
+        plenty.batch(&changes).await.unwrap();
+        plenty.set(key("E"), b"2").await.unwrap();
+        let store = store(&disk).await;
+        store.remove(key("D")).await.unwrap();
+        assert_eq!(store.list(Key::ROOT).await.unwrap(), [Name { name: "E".into(), kind: Kind::Value }]);
+        let mut table = vec![0; usize::from(TABLE) * 512];
+        disk.read(1, &mut table).await.unwrap();
+        assert_eq!(table[4..].iter().filter(|byte| **byte != 0).count(), 2, "the clusters of E alone are in use");
+    });
+}
+
 #[test]
 fn changes_are_made_whole_or_not_at_all() {
     Simulation::new(1).block_on(async {

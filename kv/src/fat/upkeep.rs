@@ -19,6 +19,9 @@ const CLUSTER_LOW: usize = 26;
 /// The attributes of an entry that is a part of a long name (the same, section 7).
 const LONG_NAME: u8 = 0x0f;
 
+/// The attribute of the volume's label (the same, section 6).
+const LABEL: u8 = 0x08;
+
 /// The first byte of an entry that is free, and that of one behind which all are (the same, section 6.1).
 const FREE: u8 = 0xe5;
 const LAST: u8 = 0;
@@ -63,10 +66,13 @@ impl Disk<'_> {
     pub(super) fn first_cluster(&self, entry: &DirEntry) -> Result<u32, Interruption> {
         let (sector, offset) = place(entry)?;
         let contents = self.read_sector(sector)?;
-        let entry = &contents[offset..offset + ENTRY];
+        Ok(self.cluster_of(&contents[offset..offset + ENTRY]))
+    }
+
+    fn cluster_of(&self, entry: &[u8]) -> u32 {
         // A FAT16 has something else in the place of the higher half.
         let high = if self.tables.is_fat32() { half(entry, CLUSTER_HIGH) } else { 0 };
-        Ok(high << 16 | half(entry, CLUSTER_LOW))
+        high << 16 | half(entry, CLUSTER_LOW)
     }
 
     /// Takes its clusters from a file of no bytes.
@@ -103,22 +109,54 @@ impl Disk<'_> {
         Ok(())
     }
 
+    /// Removes all that is in the directory that begins at a cluster, but for what lies in directories in it; zero is the root.
+    pub(super) fn clear(&self, directory: u32) -> Result<(), Interruption> {
+        for sector in self.directory(directory)? {
+            let mut contents = self.read_sector(sector)?;
+            let mut clusters = Vec::new();
+            let mut is_last = false;
+            for entry in contents.chunks_exact_mut(ENTRY) {
+                is_last |= entry[0] == LAST;
+                let is_label = entry[ATTRIBUTES] & LONG_NAME == LABEL;
+                // A directory's own entries are `.` and `..`.
+                if is_last || entry[0] == FREE || entry[0] == b'.' || is_label {
+                    continue;
+                }
+                if entry[ATTRIBUTES] & LONG_NAME != LONG_NAME {
+                    clusters.push(self.cluster_of(entry));
+                }
+                entry[0] = FREE;
+            }
+            self.attempt.write(sector, &contents)?;
+            clusters.into_iter().try_for_each(|cluster| self.free(cluster))?;
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the long name of an entry in the directory that begins at a cluster; zero is the root.
     pub(super) fn remove_long_name(&self, directory: u32, entry: &DirEntry) -> Result<(), Interruption> {
         let target = place(entry)?;
         let mut parts: Vec<Place> = Vec::new();
+        let mut is_found = false;
         'search: for sector in self.directory(directory)? {
             let contents = self.read_sector(sector)?;
             for (offset, entry) in (0..SECTOR).step_by(ENTRY).zip(contents.chunks_exact(ENTRY)) {
                 match entry[0] {
-                    _ if (sector, offset) == target => break 'search,
+                    _ if (sector, offset) == target => {
+                        is_found = true;
+                        break 'search;
+                    }
                     LAST => return Ok(()),
                     _ if entry[ATTRIBUTES] & LONG_NAME == LONG_NAME => parts.push((sector, offset)),
                     _ => parts.clear(),
                 }
             }
         }
-        for (sector, offset) in parts {
+        // Of a directory that is cut short, what came last is something else's.
+        for (sector, offset) in parts.into_iter().filter(|_| is_found) {
             let mut contents = self.read_sector(sector)?;
             contents[offset] = FREE;
             self.attempt.write(sector, &contents)?;

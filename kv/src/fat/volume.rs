@@ -149,6 +149,9 @@ impl<'a> Volume<'a> {
         let Some(entry): Option<DirEntry> = exact.or(other) else { return Ok(None) };
         // Files are opened by their short names: of two that have the same, embedded-sdmmc takes the first. And some numbers of clusters make it panic.
         let opened = self.manager.find_directory_entry(directory, entry.name)?;
+        if opened.attributes.is_volume() {
+            return Err(label(segment));
+        }
         if (opened.entry_block, opened.entry_offset) != (entry.entry_block, entry.entry_offset) {
             return Err(Failure::Volume(alloc::format!("{segment} is there twice: the volume is damaged")));
         }
@@ -157,6 +160,16 @@ impl<'a> Volume<'a> {
             return Err(Failure::Volume(alloc::format!("{segment} begins at a cluster that there is not: the volume is damaged")));
         }
         Ok(Some(entry))
+    }
+
+    /// The short name of what is to be made in a directory that has nothing of this name but, perhaps, the volume's label: embedded-sdmmc would take that.
+    fn new_name(&self, directory: RawDirectory, segment: &str) -> Result<ShortFileName, Failure> {
+        let name = ShortFileName::create_from_str(segment).map_err(|_| Failure::Name)?;
+        match self.manager.find_directory_entry(directory, name) {
+            Err(Error::NotFound) => Ok(name),
+            Ok(_) => Err(label(segment)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens the directory of these segments; makes those that are missing if that is wished, else gives `None`.
@@ -170,7 +183,7 @@ impl<'a> Volume<'a> {
                 }
                 Some(entry) => entry.name,
                 None if makes => {
-                    let name = ShortFileName::create_from_str(segment).map_err(|_| Failure::Name)?;
+                    let name = self.new_name(directory, segment)?;
                     self.manager.make_dir_in_dir(directory, name)?;
                     name
                 }
@@ -249,7 +262,7 @@ impl<'a> Volume<'a> {
         let former = self.entry(directory, name)?;
         let name = match &former {
             Some(entry) => entry.name,
-            None => ShortFileName::create_from_str(name).map_err(|_| Failure::Name)?,
+            None => self.new_name(directory, name)?,
         };
         let file = self.manager.open_file_in_dir(directory, name, Mode::ReadWriteCreateOrTruncate)?;
         // A file of no bytes has no cluster.
@@ -294,9 +307,15 @@ impl<'a> Volume<'a> {
             return Ok(());
         }
         if entry.as_ref().is_none_or(|entry| entry.attributes.is_directory()) {
-            for (name, _) in self.below(key, entry.as_ref())?.iter().rev() {
-                self.delete(Key::new(name).map_err(|_| Failure::Name)?)?;
-            }
+            let below = self.below(key, entry.as_ref())?;
+            let directories = below.iter().rev().map(|(_, entry)| entry).filter(|entry| entry.attributes.is_directory());
+            self.manager.device(|disk| -> Result<(), Interruption> {
+                // What is deepest first: whatever lies in a directory goes with it.
+                for directory in directories.chain(&entry) {
+                    disk.clear(disk.first_cluster(directory)?)?;
+                }
+                if key.is_root() { disk.clear(0) } else { Ok(()) }
+            })?;
         }
         if key.is_root() { Ok(()) } else { self.delete(key) }
     }
@@ -348,6 +367,12 @@ impl<'a> Volume<'a> {
             }
         }
     }
+}
+
+fn label(segment: &str) -> Failure {
+    Failure::Volume(alloc::format!(
+        "{segment} is the volume's label, which embedded-sdmmc takes for a file: choose another name, or another label"
+    ))
 }
 
 /// The most bytes of a file on such a device: all that there are, and no more than FAT counts with 32 bits.

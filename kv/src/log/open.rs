@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use fogbow::lock::Lock;
-use fogbow_block::Block;
+use fogbow_block::{Block, Durability};
 
 use super::cache::Cache;
 use super::entry::{GARBAGE, Meta, NAME, Place, chunk_of, garbage_of, owned};
@@ -146,27 +146,38 @@ impl<B: Block> Inner<B> {
                 if let Some(sector) = found.repaired {
                     let again = record::encode(self.id, self.geometry.sector, sequence, &found.payload);
                     let start = sector * self.geometry.sector;
-                    let place = self.geometry.half_start(number) * self.sectors() + ((at + start) / self.device.info().sector_size) as u64;
-                    repair.push((place, again[start..start + self.geometry.sector].to_vec()));
+                    repair.push((self.place_in_half(number, at + start), again[start..start + self.geometry.sector].to_vec()));
                 }
                 self.apply(&operations);
                 at += found.size;
                 self.state().at = at;
             }
-            self.check_end(&half);
+            self.check_end(number, &half, &mut repair);
         }
         Ok(repair)
     }
 
+    /// The device's sector at which a byte of a half of the log lies.
+    fn place_in_half(&self, number: usize, at: usize) -> u64 {
+        self.geometry.half_start(number) * self.sectors() + (at / self.device.info().sector_size) as u64
+    }
+
     /// Makes sure that a half of the log ends where it seems to: no record is written before the one before it is durable.
-    fn check_end(&self, half: &[u8]) {
+    ///
+    /// A device that cannot be flushed promises nothing of the kind. There, what came after a record that its host has lost is lost with it.
+    fn check_end(&self, number: usize, half: &[u8], repair: &mut Repair) {
         let mut state = self.state();
         let sequence = state.sequence;
-        if half.chunks_exact(self.geometry.sector).any(|sector| record::is_later(self.id, sequence, sector)) {
+        let size = self.geometry.sector;
+        let later = half.chunks_exact(size).enumerate().filter(|(_, sector)| record::is_later(self.id, sequence, sector));
+        let mut later = later.map(|(index, _)| self.place_in_half(number, index * size)).peekable();
+        if later.peek().is_some() && self.device.info().durability != Durability::Image {
             state.broken.get_or_insert_with(|| {
                 format!("record {sequence} of its log is damaged, and what was changed since is lost: export what can be read, and format the device")
             });
+            return;
         }
+        repair.extend(later.map(|place| (place, vec![0; size])));
     }
 
     fn apply(&self, operations: &Operations) {

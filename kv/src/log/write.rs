@@ -117,6 +117,9 @@ impl<B: Block> ReadWrite for LogStore<B> {
     }
 
     async fn batch(&self, changes: &[Change<'_>]) -> Result<(), WriteError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let mut contents = Vec::new();
         for change in changes {
             contents.push(match change {

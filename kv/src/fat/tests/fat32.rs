@@ -139,6 +139,14 @@ fn entries_of_a_fat32_keep_what_is_reserved() {
         }
         self::store(&disk).await.remove(key("B")).await.unwrap();
         assert_eq!(free_clusters(&disk).await.0, FAT32_CLUSTERS - 2);
+        for (offset, bytes, reason) in
+            [(40, [0x81, 0], "only one of its tables"), (48, [0, 0], "no information sector"), (48, [0xff; 2], "no information sector")]
+        {
+            let disk = fat32().await;
+            disk.damage(0, offset, &bytes);
+            let error = Fat::open(disk, 1 << 20).await.unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
         disk.damage(0, 44, &[0xff; 4]);
         assert!(Fat::open(disk, 1 << 20).await.unwrap_err().to_string().contains("the root directory begins at a cluster"));
     });

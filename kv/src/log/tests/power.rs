@@ -8,7 +8,7 @@ use core::cell::{Cell, RefCell};
 use core::time::Duration;
 
 use fogbow_block::fault::{FaultDisk, Survivors};
-use fogbow_block::{BlockError, BlockInfo};
+use fogbow_block::{BlockError, BlockInfo, Durability};
 
 use super::*;
 
@@ -213,5 +213,63 @@ fn cut_while_several_tasks_write(kib: u64) {
         assert_eq!(contents(&store).await, known.borrow().values);
         assert_eq!(store.check(|_, _| {}).await.problems, [""; 0]);
         assert!(disk.counts.cuts.get() > 1000 && store.0.state.borrow().superblock.generation > 10);
+    });
+}
+
+/// A disk that cannot be flushed, as Solo5's own tenders give one.
+#[derive(Clone)]
+struct Unflushed(FaultDisk);
+
+impl Block for Unflushed {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn info(&self) -> BlockInfo {
+        BlockInfo { durability: Durability::Image, ..self.0.info() }
+    }
+
+    async fn read_vectored(&self, sector: u64, into: &mut [&mut [u8]]) -> Result<(), BlockError> {
+        self.0.read_vectored(sector, into).await
+    }
+
+    async fn write_vectored(&self, sector: u64, data: &[&[u8]]) -> Result<(), BlockError> {
+        self.0.write_vectored(sector, data).await
+    }
+
+    async fn flush(&self) -> Result<(), BlockError> {
+        Ok(())
+    }
+
+    async fn discard(&self, sector: u64, sectors: u64) -> Result<(), BlockError> {
+        self.0.discard(sector, sectors).await
+    }
+}
+
+/// Where nothing can be flushed, the host's power cut may take any record. The store goes on with what was before it, and what came after never comes back.
+#[test]
+fn a_store_goes_on_when_a_host_that_cannot_flush_has_lost_records() {
+    Simulation::new(1).block_on(async {
+        let disk = FaultDisk::new(ram(512), 1);
+        LogStore::format(disk.clone(), Config::default()).await.unwrap().set(key("a"), b"0").await.unwrap();
+        disk.flush().await.unwrap();
+        let store = LogStore::open(Unflushed(disk.clone()), Config::default()).await.unwrap();
+        for value in 1..5_u8 {
+            store.set(key("a"), &[value; 3]).await.unwrap();
+        }
+        for seed in 0..100 {
+            let left = Unflushed(FaultDisk::new(disk.power_cut(Survivors::Random(seed)), 1));
+            let store = LogStore::open(left.clone(), Config::default()).await.unwrap();
+            let found = store.get(key("a")).await.unwrap().as_ref().to_vec();
+            assert!(found == b"0" || (1..5).any(|value| found == [value; 3]), "{seed}: {found:?}");
+            store.set(key("b"), b"1").await.unwrap();
+            let again = LogStore::open(left, Config::default()).await.unwrap();
+            assert_eq!(
+                (again.get(key("a")).await.unwrap().as_ref().to_vec(), again.get(key("b")).await.unwrap().as_ref().to_vec()),
+                (found, b"1".to_vec()),
+                "{seed}"
+            );
+            again.set(key("b"), b"2").await.unwrap();
+        }
     });
 }
