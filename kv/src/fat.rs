@@ -5,7 +5,8 @@
 //! device, and an operation that fails changes nothing.
 //!
 //! Limits: the device is the volume itself (put the layer `partition` over a disk with a partition table), with sectors of 512 bytes; FAT12 is refused, and
-//! a FAT32 of fewer than 65,525 clusters, which some systems make and others take for a FAT16. Names are found
+//! a FAT32 of fewer than 65,525 clusters, which some systems make and others take for a FAT16, without an information sector, or that keeps one of its
+//! tables alone. A value of the name of the volume's label cannot be reached, and none is made. Names are found
 //! as they are written, long or short, or in any case of ASCII letters; new ones must be short: 8 characters, a dot and 3 at most (stored in capitals). Values
 //! that are set must fit into the memory given, those that are read need not: see [`read`](ReadOnly::read). Dictionaries are not
 //! renamed. FAT has no journal: a power cut in the middle of an operation's writes can leave a part of them. A stream ends with
