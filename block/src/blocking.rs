@@ -6,8 +6,9 @@
 //! operation must depend on nothing but what it reads, and have no effects but what it writes; nothing blocks, on any device.
 //!
 //! Limits: an operation that needs n fetches is run n + 1 times (what is fetched grows from 8 to 256 sectors at a time, and stays for later
-//! operations until one needs its place; where there is none, what it has not read is given up, and it goes on); all that one operation reads and writes must fit into the memory that there is, or it ends with
-//! [`Cause::NoMemory`]. Its writes go to the device in the order of sectors: a power cut in between leaves some of them. Whatever else writes to the
+//! operations until one needs its place; where there is none, what it has not read is given up, and it goes on). All that one operation reads and writes
+//! must fit into the memory that there is, or it ends with [`Cause::NoMemory`]; one that reads far more than there is ends with [`Cause::Endless`],
+//! whatever it makes of it. Its writes go to the device in the order of sectors: a power cut in between leaves some of them. Whatever else writes to the
 //! device is not seen.
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -54,7 +55,7 @@ pub struct Attempt<'a> {
     obstacle: Cell<Option<(Operation, u64, u64)>>,
     /// Sectors that it may still read.
     reads: Cell<u64>,
-    /// Whether it has read more.
+    /// Whether it has asked for more than that.
     is_endless: Cell<bool>,
     /// Sectors that it has read, where they are asked for.
     seen: Option<RefCell<BTreeSet<u64>>>,
