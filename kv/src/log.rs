@@ -138,6 +138,8 @@ struct State {
     epoch: u64,
     /// Why nothing can be written any more.
     broken: Option<String>,
+    /// What was found damaged when the store was opened, and could be told from the rest.
+    mended: Vec<String>,
 }
 
 impl State {
@@ -158,6 +160,7 @@ impl State {
             growing: BTreeSet::new(),
             epoch: 0,
             broken: None,
+            mended: Vec::new(),
         }
     }
 

@@ -230,6 +230,9 @@ async fn check(disk: &Disk, progress: &Progress) -> anyhow::Result<ExitCode> {
         }
     });
     let report = report.await;
+    for mended in &report.mended {
+        println!("damaged when it was opened, and mended: {mended}");
+    }
     for problem in &report.problems {
         println!("{problem}");
     }

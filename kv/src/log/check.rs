@@ -47,6 +47,9 @@ pub struct Report {
     pub free_pages: u64,
     /// Whether the store can be written, and why not if it cannot.
     pub read_only: Option<String>,
+    /// What was damaged when the store was opened, each in words, and was told from the rest; it is written anew if the device can be written. A power
+    /// cut can leave this behind.
+    pub mended: Vec<String>,
     /// What is wrong, each in words; the first hundred.
     pub problems: Vec<String>,
     /// How many problems there are.
@@ -114,6 +117,7 @@ impl<'s, B: Block> Checker<'s, B> {
             levels: if state.superblock.root.is_some() { state.superblock.level + 1 } else { 0 },
             in_log: state.active.len() + state.frozen.as_ref().map_or(0, |frozen| frozen.len()),
             read_only: state.broken.clone(),
+            mended: state.mended.clone(),
             ..Report::default()
         };
         Self { store, report, space: Space::new(store.geometry), objects: BTreeMap::new(), read: 0 }

@@ -45,6 +45,12 @@ impl<B: Block> LogStore<B> {
         };
         inner.read_map().await?;
         let repaired = inner.replay().await?;
+        if damaged {
+            inner.state().mended.push("one of the two copies of the superblock".into());
+        }
+        if !repaired.is_empty() {
+            inner.state().mended.push(format!("{} of the log's sectors", repaired.len()));
+        }
         if inner.device.info().read_only {
             inner.state().broken.get_or_insert_with(|| "its device is read-only".into());
         } else {
@@ -91,6 +97,7 @@ impl<B: Block> Inner<B> {
             self.state().space.read_group(copy, self.id, group as usize, &bytes);
         }
         if !self.state.borrow().space.is_whole(copy, self.id, superblock.map_checksum) {
+            self.state().mended.push("the map of free space".into());
             self.rebuild_map().await;
         }
         Ok(())

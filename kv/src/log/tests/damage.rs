@@ -209,17 +209,22 @@ fn superblocks_log_and_map_survive_damage() {
         let store = LogStore::open(disk.snapshot(), Config::default()).await.unwrap();
         let sectors = store.0.geometry.data_start() * store.0.sectors();
         assert!(store.0.state.borrow().active.len() > 0 && store.0.state.borrow().frozen.is_some());
+        assert_eq!(store.check(|_, _| {}).await.mended, [""; 0]);
+        let mut told = alloc::collections::BTreeSet::new();
         for sector in 0..sectors {
             let damaged = FaultDisk::new(disk.snapshot(), 1);
             damaged.damage(sector, 0, &[0xff; SECTOR]);
             let store = LogStore::open(damaged.clone(), Config::default()).await.unwrap();
             assert_eq!(contents(&store).await, model, "sector {sector}");
+            told.extend(store.check(|_, _| {}).await.mended);
             store.set(key("more"), b"written after the damage").await.unwrap();
             // What was damaged has been made whole: the same again, elsewhere, is survived too.
             damaged.damage((sector + 8) % sectors, 0, &[0xff; SECTOR]);
             let store = LogStore::open(damaged, Config::default()).await.unwrap();
             assert_eq!(contents(&store).await.len(), model.len() + 1, "sector {sector}");
         }
+        let expected = ["1 of the log's sectors", "one of the two copies of the superblock", "the map of free space"];
+        assert_eq!(told.into_iter().collect::<Vec<_>>(), expected, "what was mended is told");
     });
 }
 
